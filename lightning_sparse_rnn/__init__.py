@@ -1,0 +1,1 @@
+"""Selfish Sparse RNN Training for PyTorch Lightning."""
