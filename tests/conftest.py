@@ -1,8 +1,5 @@
 """Settings for the whole suite: one thread a process, so that sums come out the same everywhere."""
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import settings
@@ -13,7 +10,5 @@ settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
+def _seeded() -> None:
     torch.manual_seed(0)
-    with warnings.catch_warnings():
-        yield
