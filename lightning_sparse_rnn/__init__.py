@@ -1,1 +1,6 @@
-"""Selfish Sparse RNN Training for PyTorch Lightning."""
+"""Selfish Sparse RNN Training for PyTorch Lightning (Liu et al., ICML 2021)."""
+
+from lightning_sparse_rnn.optim import SNTASGD
+from lightning_sparse_rnn.sparsity import SparseTopology
+
+__all__ = ["SNTASGD", "SparseTopology"]

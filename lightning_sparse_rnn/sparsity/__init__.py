@@ -1,0 +1,6 @@
+"""The method on plain tensors: sparse topologies, their rules and schedules. Needs torch alone."""
+
+from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
+from lightning_sparse_rnn.sparsity.topology import SparseTopology, TopologyUpdate, sparsifiable_parameters
+
+__all__ = ["GateLayout", "SparseTopology", "TopologyUpdate", "find_gates", "sparsifiable_parameters"]

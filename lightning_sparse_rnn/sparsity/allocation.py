@@ -1,0 +1,66 @@
+"""How many live weights each tensor gets at the start. All counts are exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["ALLOCATIONS", "erdos_renyi", "erdos_renyi_kernel", "uniform"]
+
+Shape = tuple[int, ...]
+
+
+def uniform(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
+    """Give every tensor the same density: ``round(density · numel)`` live weights each (the paper's choice)."""
+    return {name: round(density * math.prod(shape)) for name, shape in shapes.items()}
+
+
+def erdos_renyi(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
+    """Give each tensor a density in proportion to ``(n_in + n_out) / (n_in · n_out)`` (Mocanu et al. 2018, eq. 1).
+
+    The sum of all counts is exactly ``round(density · total)``; a tensor that would pass density 1 is dense, and the
+    others share the rest.
+    """
+    return _in_proportion(shapes, density, [sum(shape[:2]) / math.prod(shape[:2]) for shape in shapes.values()])
+
+
+def erdos_renyi_kernel(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
+    """Like :func:`erdos_renyi`, over all dimensions: in proportion to ``sum(shape) / prod(shape)`` (Evci et al. 2020).
+
+    Differs from :func:`erdos_renyi` only for tensors with more than two dimensions.
+    """
+    return _in_proportion(shapes, density, [sum(shape) / math.prod(shape) for shape in shapes.values()])
+
+
+ALLOCATIONS: dict[str, Callable[[Mapping[str, Shape], float], dict[str, int]]] = {
+    "uniform": uniform,
+    "erdos_renyi": erdos_renyi,
+    "erdos_renyi_kernel": erdos_renyi_kernel,
+}
+
+
+def _in_proportion(shapes: Mapping[str, Shape], density: float, raw: Sequence[float]) -> dict[str, int]:
+    """Share ``round(density · total)`` live weights so that densities are in proportion to ``raw``, capped at 1."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    total = round(density * sum(sizes))
+    dense: set[int] = set()
+    while True:
+        free = [i for i in range(len(sizes)) if i not in dense]
+        left = total - sum(sizes[i] for i in dense)
+        weight = sum(raw[i] * sizes[i] for i in free)
+        scale = left / weight if free else 0.0
+        capped = {i for i in free if scale * raw[i] >= 1.0}
+        if not capped:
+            break
+        dense |= capped
+    ideal = [float(sizes[i]) if i in dense else scale * raw[i] * sizes[i] for i in range(len(sizes))]
+    return dict(zip(shapes, _round_to_total(ideal, total), strict=True))
+
+
+def _round_to_total(ideal: Sequence[float], total: int) -> list[int]:
+    """Round down, then give the remainder to the largest fractions; ties go to the earlier tensor."""
+    counts = [math.floor(value) for value in ideal]
+    by_fraction = sorted(range(len(ideal)), key=lambda i: counts[i] - ideal[i])
+    for i in by_fraction[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
