@@ -1,0 +1,124 @@
+"""Text cut into columns that are read side by side, some time steps of all columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from lightning_sparse_rnn.data.lengths import SequenceLengths
+
+__all__ = ["ColumnBatches"]
+
+
+class ColumnBatches:
+    """One text as time-major batches for truncated backpropagation through time.
+
+    The text is cut into equal contiguous columns, its remainder dropped, and the columns are read in
+    parallel: each batch is ``(inputs, targets)``, both int64 of shape (T, B), with ``targets`` one step
+    ahead. The state a model carries from batch to batch thus belongs to the text just before. The last batch
+    of an epoch may be shorter. Batches are views of one contiguous tensor; reading them copies nothing.
+
+    With several processes the text is cut into ``columns * world_size`` columns and each process reads its
+    own ``columns`` of them: together they see what one process with all columns would.
+
+    Iterating has no side effects. Which epoch it is, and how far that has come, is the trainer's to say
+    (``position``): a loader cannot know, because trainers fetch ahead of what they process. In a loop of
+    one's own, iterate over ``epoch(0)``, ``epoch(1)``, … instead.
+
+    ``state_dict`` and ``load_state_dict`` are Lightning's protocol for resuming in the middle of an epoch.
+
+    Args:
+        ids: The text, 1-D int64.
+        columns: Columns per process, B.
+        lengths: Time steps of the batches, T.
+        rank: This process's number.
+        world_size: How many processes there are.
+        position: Gives the trainer's (epoch, batches processed in it). None for a text that is always read
+            from its start, as in evaluation.
+
+    Raises:
+        ValueError: If an argument is out of range, or the text too short for one batch.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        columns: int,
+        lengths: SequenceLengths,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
+        if columns < 1:
+            raise ValueError(f"Expected at least 1 column, got {columns}.")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"Expected `rank` in [0, {world_size}), got {rank}.")
+        total = columns * world_size
+        rows = len(ids) // total
+        if rows < 2:  # an input and its target
+            raise ValueError(
+                f"Expected a text of at least {2 * total} tokens, two for each of {total} columns ({columns} on"
+                f" each of {world_size} processes), got {len(ids)}. Lower the batch size."
+            )
+        own = ids[: rows * total].view(total, rows)[rank * columns : (rank + 1) * columns]
+        self._rows = own.t().contiguous()
+        self._lengths = lengths
+        self._position = position
+        self._resumed = (0, 0)
+        # What has to be the same for a position in mid-epoch to mean the same place.
+        self._cut = {"tokens": len(ids), "columns": total, **asdict(lengths)}
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch ``index``, from batch ``start`` on."""
+        last = len(self._rows) - 1  # the last row is a target only
+        row = 0
+        for batch, length in enumerate(self._lengths.epoch(index)):
+            if row == last:
+                return
+            end = min(row + length, last)
+            if batch >= start:
+                yield self._rows[row:end], self._rows[row + 1 : end + 1]
+            row = end
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self._position()[0] if self._position is not None else 0
+        # The place resumed from is behind as soon as the trainer has come to a later epoch.
+        return self.epoch(*max((epoch, 0), self._resumed))
+
+    def __len__(self) -> int:
+        """Batches in an epoch.
+
+        Raises:
+            TypeError: With drawn lengths, as for an object without a length.
+        """
+        # Drawn lengths give each epoch its own number of batches. Given a number, Lightning would take the
+        # first epoch's for all of them and cut the longer ones short; without, it reads each to its end.
+        if self._lengths.kind == "drawn":
+            raise TypeError("Batches of drawn lengths have no len(): it differs from epoch to epoch.")
+        return -(-(len(self._rows) - 1) // self._lengths.bptt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of which epoch are processed, and how the text is cut; plain values only."""
+        epoch, batch = self._position() if self._position is not None else self._resumed
+        return {"epoch": epoch, "batch": batch, "cut": self._cut}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was saved.
+
+        Raises:
+            ValueError: If that was in the middle of an epoch and the text is now cut in another way.
+        """
+        was = state["cut"]
+        if state["batch"] > 0 and was != self._cut:
+            differences = ", ".join(
+                f"{name} {was.get(name)} (now {now})" for name, now in self._cut.items() if was.get(name) != now
+            )
+            raise ValueError(
+                "Expected the text cut as it was when this checkpoint was saved in the middle of an epoch, with"
+                f" {differences}. Give the same settings, or resume from a checkpoint of the end of an epoch."
+            )
+        self._resumed = (state["epoch"], state["batch"])

@@ -1,0 +1,188 @@
+"""Text as token ids: the vocabulary, the three parts of a corpus, and their cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.data.texts import Texts
+
+__all__ = ["EOS", "UNKNOWN", "Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
+
+UNKNOWN = "<unk>"
+EOS = "<eos>"
+
+# Part of every cache key: raise it when tokenisation or the layout of the cache changes.
+_CACHE_FORMAT = 1
+
+
+def tokenize(text: str) -> list[str]:
+    """The tokens of ``text``: what stands between white space, and one ``<eos>`` for each line.
+
+    A blank line is a line; a last line without a line break counts as one.
+    """
+    if text and not text.endswith("\n"):
+        text += "\n"
+    return text.replace("\n", f" {EOS} ").split()
+
+
+class Vocabulary:
+    """A two-way table between tokens and the ids 0, 1, 2, …
+
+    ``<unk>`` is id 0 and ``<eos>`` id 1, in the text or not; the other tokens follow in the order given.
+
+    Args:
+        tokens: The tokens; repetitions are allowed and count once.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self.tokens: tuple[str, ...] = tuple(dict.fromkeys((UNKNOWN, EOS, *tokens)))
+        self._ids = {token: index for index, token in enumerate(self.tokens)}
+
+    @classmethod
+    def from_text(cls, text: str) -> Vocabulary:
+        """The vocabulary of ``text``, in order of first appearance."""
+        return cls(tokenize(text))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    def __hash__(self) -> int:
+        return hash(self.tokens)
+
+    def id(self, token: str) -> int:
+        """The id of ``token``; that of ``<unk>`` for a token not in the vocabulary."""
+        return self._ids.get(token, 0)
+
+    def encode(self, text: str) -> Tensor:
+        """``text`` as ids: 1-D, int64, one ``<eos>`` for each line."""
+        tokens = tokenize(text)
+        ids = self._ids
+        return torch.from_numpy(np.fromiter((ids.get(token, 0) for token in tokens), dtype=np.int64, count=len(tokens)))
+
+    def decode(self, ids: Tensor) -> str:
+        """Text of a 1-D tensor of ids: tokens with one space between them, a line break for ``<eos>``.
+
+        ``decode(encode(text))`` is ``text`` with its white space made uniform and its unknown tokens
+        written ``<unk>``.
+        """
+        words = " ".join("\n" if self.tokens[index] == EOS else self.tokens[index] for index in ids.tolist())
+        return re.sub(" ?\n ?", "\n", words)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A vocabulary and three texts in its ids, each a 1-D int64 tensor."""
+
+    vocabulary: Vocabulary
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+    @classmethod
+    def from_texts(cls, texts: Texts) -> Corpus:
+        """Encode three texts with the vocabulary of the training text alone."""
+        vocabulary = Vocabulary.from_text(texts.train)
+        return cls(vocabulary, *(vocabulary.encode(text) for text in texts))
+
+    def with_train_lines(self, lines: int) -> Corpus:
+        """The same corpus with the first ``lines`` lines of its training text; the vocabulary stays.
+
+        Raises:
+            ValueError: If the training text has fewer lines.
+        """
+        ends = (self.train == self.vocabulary.id(EOS)).nonzero().flatten()
+        if not 1 <= lines <= len(ends):
+            raise ValueError(
+                f"Expected `train_lines` between 1 and the {len(ends)} lines of the training text, got {lines}."
+            )
+        return replace(self, train=self.train[: int(ends[lines - 1]) + 1])
+
+
+def cached_corpus(texts: Texts, folder: Path) -> Corpus:
+    """The corpus of ``texts``, tokenised once and from then on read from ``folder``.
+
+    The file's name holds a hash of the texts and of the cache's format, so it can be out of date only by
+    being unused. It is written beside its place and moved there, so processes may share the folder. A file
+    that cannot be read is made anew, with a warning.
+    """
+    path = folder / f"corpus-{_content_key(texts)}.pt"
+    if path.exists():
+        try:
+            return _read(path)
+        except Exception as error:  # whatever a damaged file can raise: the text itself is at hand
+            warnings.warn(
+                f"The tokenised corpus {path} cannot be read ({error}). Tokenising the text again.", stacklevel=2
+            )
+    corpus = Corpus.from_texts(texts)
+    _write(corpus, path)
+    return corpus
+
+
+def _content_key(texts: Texts) -> str:
+    digest = hashlib.sha256(f"format {_CACHE_FORMAT}".encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _write(corpus: Corpus, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "tokens": list(corpus.vocabulary.tokens),
+        # Half the bytes of int64, and no vocabulary passes 2**31.
+        **{part: getattr(corpus, part).to(torch.int32) for part in Texts._fields},
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(state, file)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> Corpus:
+    state = torch.load(path, weights_only=True)
+    vocabulary = Vocabulary(state["tokens"])
+    parts = [state[part].to(torch.int64) for part in Texts._fields]
+    if any(part.dim() != 1 or ((part < 0) | (part >= len(vocabulary))).any() for part in parts):
+        raise ValueError("its ids do not fit its vocabulary")
+    return Corpus(vocabulary, *parts)
+
+
+def unigram_perplexity(train_ids: Tensor, test_ids: Tensor, vocab_size: int) -> float:
+    """Test perplexity of add-one smoothed token frequencies: what a model that ignores context reaches.
+
+    p(v) = (count of v in ``train_ids`` + 1) / (len(``train_ids``) + ``vocab_size``)
+
+    Args:
+        train_ids: 1-D int64, the text that is counted.
+        test_ids: 1-D int64, the text that is predicted, at least one token.
+        vocab_size: Number of different ids.
+
+    Raises:
+        ValueError: If ``test_ids`` is empty.
+    """
+    if test_ids.numel() == 0:
+        raise ValueError("Expected at least one token in `test_ids`, got none.")
+    counts = torch.bincount(train_ids, minlength=vocab_size).double() + 1
+    log_probabilities = (counts / counts.sum()).log()
+    return float((-log_probabilities[test_ids].mean()).exp())

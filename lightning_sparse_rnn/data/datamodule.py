@@ -1,0 +1,139 @@
+"""The corpora as a LightningDataModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_sparse_rnn.data.batches import ColumnBatches
+from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
+from lightning_sparse_rnn.data.lengths import SequenceLengths
+from lightning_sparse_rnn.data.sources import check_source, default_cache_dir, load_texts
+
+__all__ = ["TextDataModule"]
+
+
+class TextDataModule(pl.LightningDataModule):
+    """Text for word-level language models, in time-major batches ``(inputs, targets)`` of shape (T, B).
+
+    The training text is cut into ``batch_size`` columns per process, so a run on k processes with
+    ``batch_size=n`` reads what one process with ``batch_size=k * n`` reads. Validation and test text are not
+    split: every process evaluates all of it, so that all have the same metrics, and a number does not depend
+    on how many processes computed it.
+
+    A run resumed from a checkpoint of the middle of an epoch goes on with the next batch.
+
+    Args:
+        source: "pydoc" (the language reference of the running Python; no download), "ptb", "wikitext-2" or
+            "folder".
+        root: Folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
+            without one; "pydoc" has no files.
+        batch_size: Columns of the training text per process.
+        eval_batch_size: Columns of the validation text. Perplexity depends on it, a little: the state of
+            every column starts from zero.
+        test_batch_size: Columns of the test text. None for as many as in validation.
+        bptt: Time steps of a batch, or the base of drawn lengths; evaluation always reads ``bptt`` steps.
+        lengths: "fixed", or "drawn" for training lengths drawn at random about ``bptt``; see
+            :class:`~lightning_sparse_rnn.data.lengths.SequenceLengths`.
+        max_extra: With drawn lengths: no batch is longer than ``bptt + max_extra``. None for no limit.
+        train_lines: Train on the first lines only. The vocabulary is still that of the whole text.
+        cache_dir: Folder for downloads and tokenised text. None for the user's cache folder.
+        seed: Seed of the drawn lengths.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        source: str = "pydoc",
+        root: str | None = None,
+        batch_size: int = 20,
+        eval_batch_size: int = 20,
+        test_batch_size: int | None = None,
+        bptt: int = 35,
+        lengths: str = "fixed",
+        max_extra: int | None = None,
+        train_lines: int | None = None,
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_source(source, root)
+        sizes = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "test_batch_size": test_batch_size,
+            "train_lines": train_lines,
+        }
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise ValueError(f"Expected `{name}` of at least 1, got {value}.")
+        self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
+        self._eval_lengths = SequenceLengths(bptt)
+        self._corpus: Corpus | None = None
+        self.save_hyperparameters()
+
+    @property
+    def corpus(self) -> Corpus:
+        """The text in ids; read when first asked for."""
+        self.setup()
+        assert self._corpus is not None
+        return self._corpus
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the training text."""
+        return self.corpus.vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """How many different ids there are."""
+        return len(self.vocabulary)
+
+    def prepare_data(self) -> None:
+        """Download and tokenise what is not there yet, in one process; the others find it done."""
+        self._read()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the corpus, in every process."""
+        if self._corpus is None:
+            self._corpus = self._read()
+
+    def train_dataloader(self) -> ColumnBatches:
+        """This process's columns of the training text."""
+        trainer = self.trainer
+        return ColumnBatches(
+            self.corpus.train,
+            self.hparams["batch_size"],
+            self._train_lengths,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            position=self._position if trainer is not None else None,
+        )
+
+    def val_dataloader(self) -> ColumnBatches:
+        """The whole validation text, in every process."""
+        return ColumnBatches(self.corpus.valid, self.hparams["eval_batch_size"], self._eval_lengths)
+
+    def test_dataloader(self) -> ColumnBatches:
+        """The whole test text, in every process."""
+        columns = self.hparams["test_batch_size"] or self.hparams["eval_batch_size"]
+        return ColumnBatches(self.corpus.test, columns, self._eval_lengths)
+
+    def _read(self) -> Corpus:
+        folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()
+        corpus = cached_corpus(load_texts(self.hparams["source"], self.hparams["root"], folder), folder)
+        lines = self.hparams["train_lines"]
+        return corpus if lines is None else corpus.with_train_lines(lines)
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch the trainer is in, and the batches of it that it has processed."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epoch: Any = loop.epoch_progress.current  # Lightning types it without `started` and `processed`
+        batch: Any = loop.epoch_loop.batch_progress.current
+        # Between two epochs the count of batches is still that of the last one.
+        return epoch.processed, batch.processed if epoch.started > epoch.processed else 0

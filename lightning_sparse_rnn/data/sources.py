@@ -1,0 +1,64 @@
+"""Where text comes from: sources by name, each giving a train, a valid and a test text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pooch
+
+from lightning_sparse_rnn.data.language_reference import language_reference
+from lightning_sparse_rnn.data.published import PUBLISHED
+from lightning_sparse_rnn.data.texts import Texts, find_texts, list_folder, read_text
+
+__all__ = ["SOURCES", "check_source", "default_cache_dir", "load_texts"]
+
+SOURCES = ("pydoc", *PUBLISHED, "folder")
+
+
+def default_cache_dir() -> Path:
+    """This user's folder for downloads and tokenised text."""
+    return Path(pooch.os_cache("lightning_sparse_rnn"))
+
+
+def check_source(source: str, root: str | Path | None) -> None:
+    """Raise ValueError if there is no such source, or if ``root`` does not go with it."""
+    if source not in SOURCES:
+        raise ValueError(f"Expected `source` to be one of {', '.join(SOURCES)}, got {source!r}.")
+    if source == "folder" and root is None:
+        raise ValueError("Expected a folder of text with source 'folder', got none. Give it as `root`.")
+    if source == "pydoc" and root is not None:
+        raise ValueError(f"Expected no `root` with source 'pydoc', got {root}. For text of your own, use 'folder'.")
+
+
+def load_texts(source: str, root: str | Path | None = None, cache_dir: str | Path | None = None) -> Texts:
+    """The texts of ``source``.
+
+    Args:
+        source: "pydoc", "ptb", "wikitext-2" or "folder".
+        root: A folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
+            without one; "pydoc" has no files.
+        cache_dir: Where downloads go. None for :func:`default_cache_dir`.
+
+    Raises:
+        ValueError: If there is no such source, ``root`` does not go with it, or a file is not what it
+            should be.
+        FileNotFoundError: If a file is missing.
+        ConnectionError: If a download fails.
+    """
+    check_source(source, root)
+    if source == "pydoc":
+        return language_reference()
+    folder = Path(root).expanduser() if root is not None else None
+    if source in PUBLISHED:
+        corpus = PUBLISHED[source]
+        return corpus.read(folder) if folder else corpus.download(Path(cache_dir or default_cache_dir()) / source)
+    assert folder is not None
+    return _read_folder(folder)
+
+
+def _read_folder(root: Path) -> Texts:
+    """Any folder with ``train.txt``, ``valid.txt`` and ``test.txt``, or ``NAME.train.txt`` and so on."""
+    found = find_texts(root, {part: (f"{part}.txt", f"*.{part}.txt") for part in Texts._fields})
+    if missing := [f"{part}.txt or NAME.{part}.txt" for part in Texts._fields if part not in found]:
+        raise FileNotFoundError(f"Expected {', '.join(missing)} in {root}, but {list_folder(root)}.")
+    return Texts(**{part: read_text(path) for part, path in found.items()})
