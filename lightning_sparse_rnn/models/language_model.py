@@ -1,0 +1,267 @@
+"""The LightningModule that trains and evaluates any of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.models.metrics import TokenMean
+from lightning_sparse_rnn.models.network import Output, State, map_state, state_batch_size
+
+__all__ = ["LanguageModel"]
+
+_CHECKPOINT_KEY = "carried_training_state"
+
+
+class _Carried(NamedTuple):
+    """What one training batch hands to the next: the network's state and the sums of the epoch's loss."""
+
+    state: State
+    total: Tensor
+    tokens: Tensor
+
+
+class LanguageModel(pl.LightningModule):
+    """Trains a recurrent network to predict the next token, by truncated backpropagation through time.
+
+    A batch is a pair of integer tensors, (tokens, targets), both (time, columns): each column reads its own part of
+    the text from batch to batch, and `targets` is `tokens` one step ahead. The network's state is carried, detached,
+    from batch to batch, and starts from zeros with the first batch of every epoch and of every evaluation.
+
+    Logged, all averaged over tokens: `train_loss`, `train_ppl`, `val_loss`, `val_ppl`, `test_loss`, `test_ppl`
+    (losses in nats, ppl = exp(loss)), and every `Trainer.log_every_n_steps` steps the batch's own `ppl`.
+    Training losses are those of the prediction alone, without the two regularisers.
+
+    With a network given as a dict, everything needed to build the module is in its checkpoints:
+    `LanguageModel.load_from_checkpoint(path)`. Loading a checkpoint imports and calls what it names, so load none
+    from people you do not trust.
+
+    Args:
+        network: a `Network`, or a dict with its `_target_` and arguments (all but `vocab_size`).
+        vocab_size: number of distinct tokens; goes to the network's `_target_`.
+        optimizer: a dict with the `_target_` and arguments (all but the parameters) of an optimizer. Only needed to
+            train.
+        scheduler: a dict with the `_target_` and arguments (all but the optimizer) of a learning-rate scheduler, or
+            Lightning's dict of `interval`, `monitor` and so on with such a dict under `scheduler`.
+        ar: weight α of activation regularisation, α·mean(h²) over the last layer's output after dropout
+            (Merity et al. 2017).
+        tar: weight β of temporal activation regularisation, β·mean((hₜ₊₁ − hₜ)²) over it before dropout.
+        lr_bptt: number of time steps the learning rate is meant for: a batch of T steps is trained with
+            lr·T / lr_bptt, as recipes with sequences of random length ask for. None: lr whatever the length.
+
+    Raises:
+        ValueError: if `network` is None or names no `_target_`, `ar` or `tar` is negative, or `lr_bptt` is not
+            positive.
+    """
+
+    def __init__(
+        self,
+        network: Mapping[str, Any] | nn.Module | None,
+        vocab_size: int | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
+        ar: float = 0.0,
+        tar: float = 0.0,
+        lr_bptt: int | None = None,
+    ) -> None:
+        super().__init__()
+        if network is None:
+            raise ValueError(
+                "Expected `network`, got None. This module was made from a built network, of which a checkpoint "
+                "only keeps the weights: pass it again, as in `load_from_checkpoint(path, network=...)`."
+            )
+        if ar < 0 or tar < 0:
+            raise ValueError(f"Expected `ar` and `tar` of at least 0, got {ar} and {tar}.")
+        if lr_bptt is not None and lr_bptt < 1:
+            raise ValueError(f"Expected `lr_bptt` of at least 1 time step or None, got {lr_bptt}.")
+        built = isinstance(network, nn.Module)
+        self.save_hyperparameters(
+            {
+                "network": None if built else _plain(network),
+                "vocab_size": vocab_size,
+                "optimizer": _plain(optimizer),
+                "scheduler": _plain(scheduler),
+                "ar": ar,
+                "tar": tar,
+                "lr_bptt": lr_bptt,
+            }
+        )
+        self.network: Any = network if built else _build("network", self.hparams["network"], vocab_size=vocab_size)
+        self.train_loss = TokenMean()
+        self.val_loss = TokenMean()
+        self.test_loss = TokenMean()
+        # What came out of the last completed training batch, and what came out of the present one.
+        self._before: _Carried | None = None
+        self._after: _Carried | None = None
+        self._time_steps = 0
+        self._eval_state: State = None
+
+    def forward(self, tokens: Tensor, state: State = None) -> Output:
+        """Read `tokens` (time, columns), continuing from `state` (None: zeros).
+
+        Raises:
+            ValueError: if `state` was made for another number of columns.
+        """
+        if state is not None and state_batch_size(state) != tokens.size(1):
+            raise ValueError(
+                f"Expected a state of {tokens.size(1)} columns, as the batch has, got one of "
+                f"{state_batch_size(state)}. Give every batch of an epoch the same number of columns."
+            )
+        output: Output = self.network(tokens, state)
+        return output
+
+    # Training
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.train_loss.reset()
+            self._after = _Carried(None, self.train_loss.total, self.train_loss.tokens)
+        elif self._after is None:
+            raise RuntimeError(
+                f"Expected the state that {self.trainer.world_size} processes carried into batch {batch_idx} of the "
+                "epoch; the checkpoint has none, or that of another number of processes. Resume on as many processes "
+                "as saved it, or from a checkpoint of an epoch's end."
+            )
+        self._before = self._after
+        self._time_steps = batch[0].size(0)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        assert self._before is not None
+        tokens, targets = batch
+        output = self(tokens, map_state(lambda part: part.to(self.device), self._before.state))
+        loss = self.network.loss(output.hidden, targets)
+        self.train_loss.update(loss, targets.numel())
+        self._after = _Carried(map_state(Tensor.detach, output.state), self.train_loss.total, self.train_loss.tokens)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:
+            # On the CPU, so that a progress bar that shows it at every step does not wait for the device each time.
+            self.log("ppl", loss.detach().float().exp().cpu(), prog_bar=True)
+        return loss + self._regularisers(output)
+
+    def _regularisers(self, output: Output) -> Tensor | float:
+        penalty: Tensor | float = 0.0
+        if self.hparams["ar"]:
+            penalty = penalty + self.hparams["ar"] * output.hidden.pow(2).mean()
+        if self.hparams["tar"] and output.raw.size(0) > 1:
+            penalty = penalty + self.hparams["tar"] * output.raw.diff(dim=0).pow(2).mean()
+        return penalty
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train", self.train_loss)
+
+    # Evaluation
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, self.val_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val", self.val_loss)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, batch_idx, self.test_loss)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test", self.test_loss)
+
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, metric: TokenMean) -> None:
+        if batch_idx == 0:
+            metric.reset()
+            self._eval_state = None
+        tokens, targets = batch
+        output = self(tokens, self._eval_state)
+        self._eval_state = output.state
+        metric.update(self.network.loss(output.hidden, targets), targets.numel())
+
+    def _log_epoch(self, stage: str, metric: TokenMean) -> None:
+        self._eval_state = None
+        loss = metric.compute()
+        # `compute` has already made the ranks agree; `sync_dist` keeps Lightning from warning that they may not.
+        self.log(f"{stage}_loss", loss, sync_dist=True)
+        self.log(f"{stage}_ppl", loss.exp(), sync_dist=True, prog_bar=True)
+
+    # Optimisation
+
+    def configure_optimizers(self) -> Any:
+        if self.hparams["optimizer"] is None:
+            raise ValueError("Expected `optimizer`, got None. Give LanguageModel the optimizer to train with.")
+        optimizer = _build("optimizer", self.hparams["optimizer"], self.parameters())
+        scheduler = self.hparams["scheduler"]
+        if scheduler is None:
+            return optimizer
+        config = dict(scheduler) if "scheduler" in scheduler else {"scheduler": scheduler}
+        config["scheduler"] = _build("scheduler", config["scheduler"], optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        lr_bptt = self.hparams["lr_bptt"]
+        with _scaled_lr(optimizer.param_groups, 1.0 if lr_bptt is None else self._time_steps / lr_bptt):
+            optimizer.step(closure=optimizer_closure)
+
+    # Resuming in the middle of an epoch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        # A batch that an exception broke off is trained on again after resuming: keep what it started from.
+        carried = self._before if progress.started > progress.processed else self._after
+        if carried is not None:
+            # Every rank calls this hook, and one of them writes the file.
+            parts = (map_state(torch.clone, carried.state), carried.total, carried.tokens)
+            checkpoint[_CHECKPOINT_KEY] = _of_each_rank(self.all_gather(parts), self.trainer.world_size)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get(_CHECKPOINT_KEY, [])
+        world_size = self._trainer.world_size if self._trainer is not None else 1
+        self._before = self._after = None
+        if len(saved) == world_size:
+            self._before = self._after = _Carried(*saved[self.global_rank])
+            self.train_loss.load(self._after.total, self._after.tokens)
+
+
+@contextmanager
+def _scaled_lr(groups: list[dict[str, Any]], factor: float) -> Iterator[None]:
+    """Multiply every group's learning rate by `factor`, and put the old ones back whatever happens."""
+    rates = [group["lr"] for group in groups]
+    try:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * factor
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+
+
+def _of_each_rank(gathered: State, world_size: int) -> list[State]:
+    """Split what `all_gather` returned, tensors of shape (rank, ...), into one structure per rank."""
+    if world_size == 1:
+        return [gathered]
+    return [map_state(lambda part, rank=rank: part[rank].clone(), gathered) for rank in range(world_size)]  # type: ignore[misc]
+
+
+def _plain(config: Any) -> Any:
+    """`config` in dicts, lists and plain values, whatever of it OmegaConf made."""
+    if OmegaConf.is_config(config):
+        return OmegaConf.to_container(config, resolve=True)
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_plain(value) for value in config]
+    return config
+
+
+def _build(name: str, config: Any, *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise ValueError(f"Expected `{name}` as a dict with a `_target_`, got {config!r}.")
+    return instantiate(config, *args, _convert_="all", **kwargs)

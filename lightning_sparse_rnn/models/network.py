@@ -1,0 +1,102 @@
+"""What every network of this package looks like to the language model that trains it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.models.checks import check_sizes
+
+__all__ = ["Network", "Output", "State", "map_state", "state_batch_size"]
+
+# A network's memory between batches: tensors of shape (..., columns, features) in nested tuples or lists.
+State = Any
+
+
+class Output(NamedTuple):
+    """What a network computes from a batch of tokens.
+
+    Attributes:
+        hidden: the last layer's output after its dropout, (time, columns, features); what `Network.loss`
+            and `Network.log_probs` read.
+        raw: the same before its dropout.
+        state: the network's memory after the last token, to be passed to the next call.
+    """
+
+    hidden: Tensor
+    raw: Tensor
+    state: State
+
+
+class Network(nn.Module, ABC):
+    """A recurrent language network: tokens in, a distribution over the next token out.
+
+    A subclass puts its layers between `embedding` and `decoder` and defines `forward`; one whose output is no plain
+    softmax overrides `loss` and `log_probs` as well. The two are apart from `forward` so that the probabilities
+    of a large vocabulary are only materialised where they are asked for.
+
+    Embedding and decoder start uniform in ±0.1, the decoder's bias at 0.
+
+    Args:
+        vocab_size: number of distinct tokens.
+        embedding_size: features of a token's embedding.
+        decoder_size: features that the decoder reads.
+        tied: share one weight between embedding and decoder.
+
+    Raises:
+        ValueError: if a size is not positive, or tied sizes differ.
+    """
+
+    def __init__(self, vocab_size: int, embedding_size: int, decoder_size: int, tied: bool) -> None:
+        super().__init__()
+        check_sizes(vocab_size=vocab_size, embedding_size=embedding_size)
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, embedding_size)
+        self.decoder = nn.Linear(decoder_size, vocab_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+        if tied:
+            if embedding_size != decoder_size:
+                raise ValueError(
+                    f"Expected embedding and decoder of one size to tie them, got {embedding_size} and {decoder_size} "
+                    "features. Make the sizes equal, or set `tied=False`."
+                )
+            self.decoder.weight = self.embedding.weight
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, state: State = None) -> Output:
+        """Read `tokens` (time, columns), continuing from `state` (None: zeros)."""
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean negative log-likelihood of `targets` (time, columns), in nats per token.
+
+        Args:
+            hidden: `Output.hidden`, (time, columns, features).
+            targets: the tokens that follow, (time, columns).
+        """
+        return F.cross_entropy(self.decoder(hidden).flatten(0, -2), targets.flatten())
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""
+        return F.log_softmax(self.decoder(hidden), dim=-1)
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor of `state`; None stays None."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return function(state)
+    return type(state)(map_state(function, part) for part in state)
+
+
+def state_batch_size(state: State) -> int:
+    """Number of columns that `state` was made for."""
+    while not isinstance(state, Tensor):
+        state = state[0]
+    return state.size(-2)
