@@ -122,9 +122,10 @@ class SNTASGD(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; their averages start now if others are averaged already."""
-        super().add_param_group(param_group)
         if self._averaging:
             self._fold()
+        super().add_param_group(param_group)
+        if self._averaging:
             for parameter in self.param_groups[-1]["params"]:
                 self._bear(parameter)
 
