@@ -101,11 +101,11 @@ class SNTASGD(Optimizer):
 
     def restart(self) -> None:
         """Start a new averaging phase: the averages begin with the next step, whatever there was before."""
+        self._require_training_weights("start to average")
         self._history.clear()
         self._begin()
 
     def _begin(self) -> None:
-        self._require_training_weights("start to average")
         self._averaging = True
         self._folded = self._steps
         for parameter in self._all():
