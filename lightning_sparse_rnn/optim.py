@@ -222,8 +222,8 @@ class SNTASGD(Optimizer):
         Before the trigger ŵ is w and nothing changes. A block inside a block changes nothing either.
         """
         shown_before = bool(self._training)
-        self.show_averaged_weights()
         try:
+            self.show_averaged_weights()
             yield
         finally:
             if not shown_before:
@@ -238,17 +238,20 @@ class SNTASGD(Optimizer):
         for parameter in self._all():
             state = self.state[parameter]
             # With all steps folded into the mean the sum is zero: its memory can hold w for the time being.
-            self._training[parameter] = self._sum(parameter).copy_(parameter)
-            del state["sum"]
+            memory = state.pop("sum") if "sum" in state else torch.empty_like(state["mean"])
+            self._training[parameter] = memory.copy_(parameter)
             parameter.copy_(state["mean"])
 
     @torch.no_grad()
     def show_training_weights(self) -> None:
         """Put w back into the parameters, if they show ŵ."""
-        for parameter, weight in self._training.items():
+        # An interrupt at any point of this leaves a state from which it can be done again.
+        shown = self._training
+        for parameter, weight in shown.items():
             parameter.copy_(weight)
-            self.state[parameter]["sum"] = weight.zero_()
         self._training = {}
+        for parameter, weight in shown.items():
+            self.state[parameter]["sum"] = weight.zero_()
 
     @torch.no_grad()
     def averaged(self, parameter: Tensor) -> Tensor:
