@@ -319,10 +319,17 @@ class SNTASGD(Optimizer):
                 "Expected the state of an SNTASGD, with an entry 'averaging', got one with the entries "
                 f"{sorted(state_dict)}. It was saved by another optimizer."
             )
+        indices = list(itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+        for index, parameter in zip(indices, self._all(), strict=False):
+            mean = state_dict["state"].get(index, {}).get("mean", parameter)
+            if mean.shape != parameter.shape:
+                raise ValueError(
+                    f"Expected the saved average {index} in its parameter's shape {tuple(parameter.shape)}, got "
+                    f"{tuple(mean.shape)}. It was saved for other parameters, or for the same in another order."
+                )
         # torch would cast every saved tensor to its parameter's dtype, which neither births nor the means of
         # half-precision weights survive. It loads the groups; the tensors are copied here.
         super().load_state_dict({**state_dict, "state": {}})
-        indices = itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         self.state.clear()
         for index, parameter in zip(indices, self._all(), strict=True):
             if index in state_dict["state"]:
