@@ -24,9 +24,9 @@ class ColumnBatches:
     With several processes the text is cut into ``columns * world_size`` columns and each process reads its
     own ``columns`` of them: together they see what one process with all columns would.
 
-    Iterating has no side effects. Which epoch it is, and how far that has come, is the trainer's to say
-    (``position``): a loader cannot know, because trainers fetch ahead of what they process. In a loop of
-    one's own, iterate over ``epoch(0)``, ``epoch(1)``, … instead.
+    Iterating has no side effects. Which epoch it is, and which of its batches is processed next, is the
+    trainer's to say (``position``): a loader only knows which it has handed out, and trainers fetch ahead.
+    In a loop of one's own, iterate over ``epoch(0)``, ``epoch(1)``, … instead.
 
     ``state_dict`` and ``load_state_dict`` are Lightning's protocol for resuming in the middle of an epoch.
 
@@ -36,8 +36,8 @@ class ColumnBatches:
         lengths: Time steps of the batches, T.
         rank: This process's number.
         world_size: How many processes there are.
-        position: Gives the trainer's (epoch, batches processed in it). None for a text that is always read
-            from its start, as in evaluation.
+        position: Gives the epoch and the batch in it that the trainer processes next. None for a text that
+            is always read from its start, as in evaluation.
 
     Raises:
         ValueError: If an argument is out of range, or the text too short for one batch.
@@ -102,7 +102,7 @@ class ColumnBatches:
         return -(-(len(self._rows) - 1) // self._lengths.bptt)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of which epoch are processed, and how the text is cut; plain values only."""
+        """Which batch of which epoch is processed next, and how the text is cut; plain values only."""
         epoch, batch = self._position() if self._position is not None else self._resumed
         return {"epoch": epoch, "batch": batch, "cut": self._cut}
 

@@ -130,10 +130,14 @@ class TextDataModule(pl.LightningDataModule):
         return corpus if lines is None else corpus.with_train_lines(lines)
 
     def _position(self) -> tuple[int, int]:
-        """The epoch the trainer is in, and the batches of it that it has processed."""
+        """The epoch and the batch in it that the trainer processes next."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
-        epoch: Any = loop.epoch_progress.current  # Lightning types it without `started` and `processed`
-        batch: Any = loop.epoch_loop.batch_progress.current
-        # Between two epochs the count of batches is still that of the last one.
-        return epoch.processed, batch.processed if epoch.started > epoch.processed else 0
+        progress: Any = loop.epoch_progress.current  # Lightning types it without `started` and `processed`
+        batches: Any = loop.epoch_loop.batch_progress
+        # Resuming from the end of an epoch, Lightning sets `completed` to `processed` only after it has
+        # begun to read; with `max_steps` it leaves `completed` as it is and counts that epoch's end again.
+        epoch = progress.processed if self.trainer.max_steps == -1 else progress.completed
+        if progress.started == epoch:  # between two epochs: the count of batches is still that of the last one
+            return epoch, 0
+        return (epoch + 1, 0) if batches.is_last_batch else (epoch, batches.current.processed)
