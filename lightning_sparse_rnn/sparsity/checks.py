@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Collection
 
-__all__ = ["check_fraction", "look_up"]
-
-T = TypeVar("T")
+__all__ = ["check_fraction", "check_known"]
 
 
 def check_fraction(name: str, value: float) -> float:
@@ -20,8 +17,7 @@ def check_fraction(name: str, value: float) -> float:
     return float(value)
 
 
-def look_up(option: str, name: str, table: Mapping[str, T]) -> T:
-    """Return the entry ``name`` of ``table``, or raise a ``ValueError`` that lists what there is."""
-    if name not in table:
-        raise ValueError(f"Unknown `{option}` {name!r}. Known: {', '.join(sorted(table))}.")
-    return table[name]
+def check_known(option: str, name: str, known: Collection[str]) -> None:
+    """Raise a ``ValueError`` that lists what there is, unless ``name`` is among it."""
+    if name not in known:
+        raise ValueError(f"Unknown `{option}` {name!r}. Known: {', '.join(known)}.")

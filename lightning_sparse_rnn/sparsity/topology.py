@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS
-from lightning_sparse_rnn.sparsity.checks import check_fraction, look_up
+from lightning_sparse_rnn.sparsity.checks import check_fraction, check_known
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
 from lightning_sparse_rnn.sparsity.growth import GROWTH
 from lightning_sparse_rnn.sparsity.pruning import PRUNING
@@ -44,7 +44,7 @@ class TopologyUpdate:
     pruned: dict[str, dict[str, int]]
     regrown: dict[str, dict[str, int]]
     live: dict[str, dict[str, int]]
-    born: dict[nn.Parameter, Tensor]
+    born: dict[Tensor, Tensor]
 
     @property
     def replaced(self) -> float:
@@ -71,6 +71,7 @@ class SparseTopology:
         include: shell patterns over parameter names; only what matches one of them is sparse.
         exclude: shell patterns over parameter names; what matches one of them stays dense.
         seed: of the random choices. Equal seeds make equal choices on every rank and after every resume.
+        state: a saved :meth:`state_dict` to go on from, instead of an allocation.
 
     Raises:
         ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
@@ -89,20 +90,32 @@ class SparseTopology:
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
         seed: int = 0,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
-        density = 1.0 - check_fraction("sparsity", sparsity)
-        self._prune = look_up("pruning", pruning, PRUNING)
-        self._grow = look_up("growth", growth, GROWTH)
-        pools = look_up("redistribution", redistribution, SCOPES)
-        allocate = look_up("allocation", allocation, {**ALLOCATIONS, NONZERO: None})
+        self.check_options(sparsity, allocation, pruning, growth, redistribution)
+        self._prune = PRUNING[pruning]
+        self._grow = GROWTH[growth]
         self._seed = seed
         self._updates = 0
         self._parameters = sparsifiable_parameters(module, include, exclude)
         shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
         self._layouts = _layouts(module, shapes)
-        self._pools = pools(shapes, self._layouts)
-        self._masks = self._initial_masks(allocate, shapes, density)
+        self._pools = SCOPES[redistribution](shapes, self._layouts)
+        if state is None:
+            self._masks = self._initial_masks(ALLOCATIONS.get(allocation), shapes, 1.0 - sparsity)
+        else:
+            self._masks = {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
+            self.load_state_dict(state)
         self.apply_masks()
+
+    @staticmethod
+    def check_options(sparsity: float, allocation: str, pruning: str, growth: str, redistribution: str) -> None:
+        """Raise what the constructor would raise for these options, before there is a module."""
+        check_fraction("sparsity", sparsity)
+        check_known("allocation", allocation, (*ALLOCATIONS, NONZERO))
+        check_known("pruning", pruning, PRUNING)
+        check_known("growth", growth, GROWTH)
+        check_known("redistribution", redistribution, SCOPES)
 
     def _initial_masks(
         self,
@@ -135,7 +148,7 @@ class SparseTopology:
         return dict(self._parameters)
 
     @property
-    def masks(self) -> dict[nn.Parameter, Tensor]:
+    def masks(self) -> dict[Tensor, Tensor]:
         """For each sparse parameter its mask: 1 where live, else 0, in the parameter's shape and dtype.
 
         These are the topology's own tensors, which the next update changes in place.
@@ -162,14 +175,23 @@ class SparseTopology:
         """Share of the sparse tensors' weights that are not live."""
         return 1.0 - self.live_weights / self.total_weights
 
-    def gate_densities(self) -> dict[str, dict[str, float]]:
-        """For each sparse tensor, each gate's share of live weights. A tensor without gates is one, ``"all"``."""
+    @property
+    def gate_sizes(self) -> dict[str, dict[str, int]]:
+        """For each sparse tensor, how many weights each gate has room for; a tensor without gates is one, ``"all"``."""
         return {
-            name: {
-                gate: int(torch.count_nonzero(mask.view(-1)[start:stop])) / (stop - start)
-                for gate, start, stop in self._layouts[name].spans(mask.shape)
-            }
+            name: {gate: stop - start for gate, start, stop in self._layouts[name].spans(mask.shape)}
             for name, mask in self._masks.items()
+        }
+
+    def live_per_gate(self) -> dict[str, dict[str, int]]:
+        """For each sparse tensor, how many weights of each gate are live."""
+        return self._per_gate({name: mask.flatten() for name, mask in self._masks.items()})
+
+    def gate_densities(self) -> dict[str, dict[str, float]]:
+        """For each sparse tensor, each gate's share of live weights, in [0, 1]."""
+        return {
+            name: {gate: live / self.gate_sizes[name][gate] for gate, live in gates.items()}
+            for name, gates in self.live_per_gate().items()
         }
 
     @torch.no_grad()

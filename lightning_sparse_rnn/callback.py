@@ -1,0 +1,346 @@
+"""When the topology of a Lightning run changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.compatibility import refuse_unsupported
+from lightning_sparse_rnn.optim import SNTASGD
+from lightning_sparse_rnn.resume import ResumesExactly
+from lightning_sparse_rnn.sparsity import SparseTopology, TopologyUpdate, sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.checks import check_fraction, check_known
+from lightning_sparse_rnn.sparsity.schedules import SCHEDULES
+
+__all__ = ["SelfishSparseCallback"]
+
+
+class SelfishSparseCallback(ResumesExactly):
+    """Trains any LightningModule sparse from its first step, with any optimizer (Liu et al. 2021).
+
+    When a fit starts, the weights are masked. From then on inactive weights are exactly zero after every optimizer
+    step, and between epochs the topology is updated: the smallest weights are pruned and as many regrown. The update
+    at the end of an epoch is made when the next one begins, so that every checkpoint holds the topology that was
+    validated; after the last epoch there is none.
+
+    Args:
+        sparsity: share of weights that are zero, in [0, 1).
+        allocation, pruning, growth, redistribution, include, exclude, seed: see :class:`SparseTopology`.
+        prune_rate: share of live weights replaced at the first update, in [0, 1).
+        min_prune_rate: the same when training ends, at most ``prune_rate``.
+        schedule: how the rate goes from one to the other over all optimizer steps: ``"cosine"``, ``"linear"``,
+            ``"constant"``.
+        update_every_n_epochs: epochs between updates. ``None``: the topology stays as it is.
+        update_every_n_steps: optimizer steps between updates, instead of epochs.
+
+    Raises:
+        ValueError: an option is out of range or unknown.
+        MisconfigurationException: when training starts, if its end is unknown to the schedule, or the run has a
+            callback or a strategy that sparse training does not go with.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.67,
+        *,
+        allocation: str = "uniform",
+        pruning: str = "magnitude",
+        growth: str = "random",
+        redistribution: str = "gates",
+        prune_rate: float = 0.5,
+        min_prune_rate: float = 0.005,
+        schedule: str = "cosine",
+        update_every_n_epochs: int | None = 1,
+        update_every_n_steps: int | None = None,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "sparsity": sparsity,
+            "allocation": allocation,
+            "pruning": pruning,
+            "growth": growth,
+            "redistribution": redistribution,
+            "include": _plain(include),
+            "exclude": _plain(exclude),
+            "seed": int(seed),
+        }
+        SparseTopology.check_options(sparsity, allocation, pruning, growth, redistribution)
+        check_known("schedule", schedule, SCHEDULES)
+        self._schedule = schedule
+        self._first_rate = check_fraction("prune_rate", prune_rate)
+        self._last_rate = check_fraction("min_prune_rate", min_prune_rate)
+        if schedule != "constant" and min_prune_rate > prune_rate:
+            raise ValueError(f"Expected `min_prune_rate` of at most `prune_rate` {prune_rate}, got {min_prune_rate}.")
+        for name, every in (
+            ("update_every_n_epochs", update_every_n_epochs),
+            ("update_every_n_steps", update_every_n_steps),
+        ):
+            if every is not None and (int(every) != every or every < 1):
+                raise ValueError(f"Expected `{name}` to be a whole number of at least 1 or None, got {every}.")
+        self._every_n_steps = update_every_n_steps
+        self._every_n_epochs = update_every_n_epochs if update_every_n_steps is None else None
+        self._topology: SparseTopology | None = None
+        self._saved_topology: Mapping[str, Any] | None = None  # waits for a module
+        self._resuming = False
+        self._steps = 0
+        self._last_epoch = 0  # the last epoch before which an update was due
+        self._last_step = 0  # the last step after which one was due
+        self._updates: list[dict[str, Any]] = []
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def topology(self) -> SparseTopology:
+        """The live topology.
+
+        Raises:
+            RuntimeError: no fit has started yet.
+        """
+        if self._topology is None:
+            raise RuntimeError("The topology is made when a fit starts: call `trainer.fit` first.")
+        return self._topology
+
+    @property
+    def updates(self) -> list[dict[str, Any]]:
+        """The run's topology updates, oldest first; the first entry is the topology it began with.
+
+        Each is a dict of plain values: ``update`` (its number), the ``epoch`` it comes before, ``step`` (optimizer
+        steps so far), ``rate``, and ``live``, ``pruned`` and ``regrown``: numbers of weights by tensor and gate.
+        """
+        return self._updates
+
+    # ---------------------------------------------------------------------------------------------- saved and copied
+
+    def state_dict(self) -> dict[str, Any]:
+        topology = self._topology_to_save()
+        if topology is None:
+            return {}
+        return {
+            "topology": dict(topology),
+            "options": dict(self._options),
+            "steps": self._steps,
+            "last_epoch": self._last_epoch,
+            "last_step": self._last_step,
+            "updates": list(self._updates),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._resuming = trainer.state.fn == "fit"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not state_dict:
+            return
+        self._saved_topology = state_dict["topology"]
+        self._steps = state_dict["steps"]
+        self._last_epoch = state_dict["last_epoch"]
+        self._last_step = state_dict["last_step"]
+        self._updates = list(state_dict["updates"])
+        for name in ("sparsity", "allocation"):
+            if state_dict["options"][name] != self._options[name]:
+                rank_zero_warn(
+                    f"The checkpoint's topology was made with {name}={state_dict['options'][name]!r} and is kept as it "
+                    f"is: {name}={self._options[name]!r} of this SelfishSparseCallback has no effect."
+                )
+        if self._handles and self._topology is not None:
+            # In the middle of a fit (the learning rate finder winds back): optimizers hold this topology's masks.
+            self._topology.load_state_dict(self._saved_topology)
+            self._saved_topology = None
+
+    def _topology_to_save(self) -> Mapping[str, Any] | None:
+        if self._saved_topology is not None or self._topology is None:
+            return self._saved_topology
+        return self._topology.state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy does not drag the module along: it has the topology as saved, for the module it is to train.
+        return {**self.__dict__, "_topology": None, "_saved_topology": self._topology_to_save(), "_handles": []}
+
+    # ------------------------------------------------------------------------------------------------ start and end
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            refuse_unsupported(self, trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self._check_end_is_known(trainer)
+        self._make_topology(trainer, pl_module)
+        self._attach(trainer)
+        if any(isinstance(optimizer, SNTASGD) for optimizer in trainer.optimizers) and not any(
+            isinstance(callback, NonMonotonicAveraging)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        ):
+            rank_zero_warn(
+                "SNTASGD starts to average when its trigger fires, and nothing feeds it: add "
+                "NonMonotonicAveraging(monitor=...) to the Trainer's callbacks, or call `optimizer.observe(loss)` "
+                "after each validation."
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._detach()
+
+    def _check_end_is_known(self, trainer: Trainer) -> None:
+        moves = self._every_n_epochs is not None or self._every_n_steps is not None
+        if moves and self._schedule != "constant" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+            raise MisconfigurationException(
+                f"The {self._schedule} schedule of the prune rate ends with the last optimizer step, and this Trainer "
+                "has no end: set `max_epochs` or `max_steps`, or take `schedule='constant'`."
+            )
+
+    def _make_topology(self, trainer: Trainer, module: LightningModule) -> None:
+        include, exclude = self._options["include"], self._options["exclude"]
+        parameters = sparsifiable_parameters(module, include, exclude)
+        new_run = not self._resuming and trainer.global_step == 0
+        self._resuming = False
+        if self._saved_topology is not None:
+            self._topology = SparseTopology(module, **self._options, state=self._saved_topology)
+            self._saved_topology = None
+        elif self._topology is not None and self._topology.parameters == parameters:
+            self._topology.apply_masks()
+        else:
+            if self._options["allocation"] != "nonzero":
+                _warn_of_sparse_weights(parameters)
+            self._topology = SparseTopology(module, **self._options)
+            new_run = True
+        if new_run:
+            self._steps = self._last_epoch = self._last_step = 0
+            self._updates = [_record(self._topology, epoch=0, step=0, update=None)]
+
+    def _attach(self, trainer: Trainer) -> None:
+        """Hand the masks to the optimizers, and count the steps of the first one that has sparse parameters."""
+        self._detach()
+        masks = self.topology.masks
+        for optimizer in trainer.optimizers:
+            own = [p for group in optimizer.param_groups for p in group["params"] if p in masks]
+            if not own:
+                continue
+            if not self._handles:
+                self._handles.append(optimizer.register_step_post_hook(self._count_step))
+            if isinstance(optimizer, SNTASGD):
+                optimizer.set_masks(masks)
+            else:
+                self._handles.append(optimizer.register_step_post_hook(_Masking(own, [masks[p] for p in own])))
+
+    def _detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._steps += 1
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._update_if_due(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        # Also due here when updates go by steps, and when a resumed run begins in an epoch whose start it skips.
+        self._update_if_due(trainer)
+
+    def _update_if_due(self, trainer: Trainer) -> None:
+        epoch_over = trainer.current_epoch > self._last_epoch
+        self._last_epoch = max(self._last_epoch, trainer.current_epoch)
+        if self._every_n_steps is not None:
+            due = self._steps - self._last_step >= self._every_n_steps
+        else:
+            due = self._every_n_epochs is not None and epoch_over and trainer.current_epoch % self._every_n_epochs == 0
+        if due:
+            self._last_step = self._steps
+            self._update(trainer)
+
+    def _update(self, trainer: Trainer) -> None:
+        rate = SCHEDULES[self._schedule](self._progress(trainer), self._first_rate, self._last_rate)
+        update = self.topology.update(rate)
+        masks = self.topology.masks
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, SNTASGD):
+                if any(p in masks for group in optimizer.param_groups for p in group["params"]):
+                    optimizer.set_masks(masks, update.born)
+            else:
+                _forget(optimizer, masks, update.born)
+        self._updates.append(_record(self.topology, trainer.current_epoch, self._steps, update))
+        self._log(trainer, update)
+
+    def _progress(self, trainer: Trainer) -> float:
+        """Share of training that is done, in optimizer steps; in epochs where the length of an epoch is not known."""
+        try:
+            total = float(trainer.estimated_stepping_batches)
+        except MisconfigurationException:  # accumulates a different number of batches in different epochs
+            total = -1.0
+        if 0 < total < math.inf:
+            return min(1.0, self._steps / total)
+        return min(1.0, trainer.current_epoch / trainer.max_epochs) if trainer.max_epochs else 0.0
+
+    def _log(self, trainer: Trainer, update: TopologyUpdate) -> None:
+        """Log to the run's loggers directly: at the step of the update, with exact counts."""
+        metrics: dict[str, float] = {
+            "epoch": trainer.current_epoch,
+            "sparsity/prune_rate": update.rate,
+            "sparsity/live_weights": self.topology.live_weights,
+            "sparsity/share_replaced": update.replaced,
+        }
+        for tensor, gates in self.topology.gate_densities().items():
+            metrics.update({f"density/{tensor}/{gate}": density for gate, density in gates.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+
+class _Masking:
+    """After each step of an optimizer that knows nothing of masks, sets its inactive weights to zero."""
+
+    def __init__(self, parameters: list[nn.Parameter], masks: list[Tensor]) -> None:
+        self._parameters: list[Tensor] = list(parameters)
+        self._masks = masks
+
+    @torch.no_grad()
+    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        torch._foreach_mul_(self._parameters, self._masks)
+
+
+def _forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
+    """Zero what an optimizer remembers, element by element, of weights that are not live or have just been born."""
+    for parameter, state in optimizer.state.items():
+        if parameter in masks:
+            for value in state.values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value.mul_(masks[parameter]).masked_fill_(born[parameter], 0)
+
+
+def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpdate | None) -> dict[str, Any]:
+    nothing = {name: dict.fromkeys(gates, 0) for name, gates in topology.gate_sizes.items()}
+    return {
+        "update": 0 if update is None else update.number,
+        "epoch": epoch,
+        "step": step,
+        "rate": 0.0 if update is None else update.rate,
+        "live": topology.live_per_gate() if update is None else update.live,
+        "pruned": nothing if update is None else update.pruned,
+        "regrown": nothing if update is None else update.regrown,
+    }
+
+
+def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:
+    total = sum(parameter.numel() for parameter in parameters.values())
+    zero = total - sum(int(torch.count_nonzero(parameter)) for parameter in parameters.values())
+    if zero > total / 4:
+        rank_zero_warn(
+            f"{zero / total:.0%} of the module's weights are zero already, and a new topology is drawn without regard "
+            "to which. To go on with the topology they have, pass `allocation='nonzero'`, or `ckpt_path=` to `fit`."
+        )
+
+
+def _plain(patterns: str | Sequence[str] | None) -> str | list[str] | None:
+    return patterns if patterns is None or isinstance(patterns, str) else list(patterns)

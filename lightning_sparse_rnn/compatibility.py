@@ -1,0 +1,39 @@
+"""What the callbacks refuse to run beside, so that nothing is silently wrong."""
+
+from __future__ import annotations
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+__all__ = ["refuse_unsupported"]
+
+# By name: `lightning.pytorch` has classes of its own under the same names, and some exist only in newer versions.
+_SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
+_CALLBACKS = {
+    "ModelPruning": "it masks weights by parametrizations of its own",
+    "StochasticWeightAveraging": "it averages weights over changes of the topology, which leaves no weight at zero",
+    "WeightAveraging": "it averages weights over changes of the topology, which leaves no weight at zero",
+}
+
+
+def refuse_unsupported(callback: Callback, trainer: Trainer) -> None:
+    """Raise if the run has a strategy or another callback that ``callback`` would be wrong with.
+
+    Raises:
+        MisconfigurationException: says which one, why, and what to do.
+    """
+    own = type(callback).__name__
+    if names := _SHARDED & _ancestors(trainer.strategy):
+        raise MisconfigurationException(
+            f"{own} needs whole parameters on every process, and {names.pop()} shards them. Use `strategy='ddp'`."
+        )
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for name in _CALLBACKS.keys() & _ancestors(other):
+            raise MisconfigurationException(
+                f"{own} cannot run beside {type(other).__name__}: {_CALLBACKS[name]}. Remove one of the two; "
+                "for averaged weights use SNTASGD with NonMonotonicAveraging."
+            )
+
+
+def _ancestors(instance: object) -> set[str]:
+    return {kind.__name__ for kind in type(instance).__mro__}
