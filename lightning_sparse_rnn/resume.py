@@ -45,9 +45,11 @@ class ResumesExactly(Callback):
         self._saved_between_epochs = epochs["processed"] == epochs["ready"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The loader of the first epoch is opened, and draws its shuffle, before training starts. After a checkpoint
-        # from between two epochs that is the first draw to come; after others, loaders were opened before.
-        self._restore(trainer, keep=not self._saved_between_epochs)
+        # A loader draws its shuffle when it is opened. After a checkpoint from between two epochs newer versions of
+        # Lightning open the next epoch's before `on_train_start`, and only then; older ones open it again afterwards,
+        # like all do after other checkpoints.
+        opened_once = self._saved_between_epochs and hasattr(trainer.fit_loop, "is_resuming")
+        self._restore(trainer, keep=not opened_once)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore(trainer)
