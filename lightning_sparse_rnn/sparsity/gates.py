@@ -94,9 +94,9 @@ def _check(declared: Mapping[str, Mapping[str, int]], own: Mapping[str, Tensor],
     for name, rows in declared.items():
         if name not in own:
             raise ValueError(f"{who} names {name!r}. Expected one of its own parameters: {', '.join(own) or 'none'}.")
-        total = sum(rows.values())
-        if any(count < 1 for count in rows.values()) or total != own[name].size(0):
+        whole = all(isinstance(count, int) and count > 0 for count in rows.values())
+        if not whole or sum(rows.values()) != own[name].size(0):
             raise ValueError(
-                f"{who} gives {name!r} the rows {dict(rows)}, {total} in all. Expected positive numbers that sum to "
-                f"the {own[name].size(0)} rows of the parameter."
+                f"{who} gives {name!r} the rows {dict(rows)}. Expected positive whole numbers that sum to the "
+                f"{own[name].size(0)} rows of the parameter."
             )
