@@ -132,8 +132,8 @@ class SparseTopology:
         empty = [f"{name} {shapes[name]}" for name, count in counts.items() if count == 0]
         if empty:
             raise ValueError(
-                f"At density {density:.3g} these tensors would have no live weight: {', '.join(empty)}. Lower the "
-                "sparsity, or leave them dense with `exclude`."
+                f"These tensors would have no live weight: {', '.join(empty)}. Lower the sparsity, or leave them dense "
+                "with `exclude`."
             )
         for name, parameter in self._parameters.items():
             if name not in masks:
