@@ -120,7 +120,7 @@ def cached_corpus(texts: Texts, folder: Path) -> Corpus:
 
     The file's name holds a hash of the texts and of the cache's format, so it can be out of date only by
     being unused. It is written beside its place and moved there, so processes may share the folder. A file
-    that cannot be read is made anew, with a warning.
+    that cannot be read is made anew, and one that cannot be written done without, with a warning.
     """
     path = folder / f"corpus-{_content_key(texts)}.pt"
     if path.exists():
@@ -131,7 +131,10 @@ def cached_corpus(texts: Texts, folder: Path) -> Corpus:
                 f"The tokenised corpus {path} cannot be read ({error}). Tokenising the text again.", stacklevel=2
             )
     corpus = Corpus.from_texts(texts)
-    _write(corpus, path)
+    try:
+        _write(corpus, path)
+    except OSError as error:
+        warnings.warn(f"The tokenised corpus cannot be kept: {error}. Set `cache_dir`.", stacklevel=2)
     return corpus
 
 

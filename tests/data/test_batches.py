@@ -1,0 +1,141 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lightning_sparse_rnn.data.batches import ColumnBatches
+from lightning_sparse_rnn.data.lengths import SequenceLengths
+
+fixed = st.builds(SequenceLengths, st.integers(1, 12))
+drawn = st.builds(
+    SequenceLengths,
+    st.integers(5, 12),
+    st.just("drawn"),
+    max_extra=st.none() | st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+lengths = fixed | drawn
+rows = st.integers(2, 90)
+columns = st.integers(1, 4)
+
+
+def columns_by_hand(ids: Tensor, count: int) -> list[list[int]]:
+    size = len(ids) // count
+    return [ids[column * size : (column + 1) * size].tolist() for column in range(count)]
+
+
+@given(rows, columns, st.integers(0, 3), lengths, st.integers(0, 5))
+def test_every_step_of_every_column_is_an_input_and_a_target_once(
+    rows: int, columns: int, extra: int, lengths: SequenceLengths, epoch: int
+) -> None:
+    ids = torch.arange(rows * columns + min(extra, columns - 1))
+    batches = list(ColumnBatches(ids, columns, lengths).epoch(epoch))
+    by_hand = torch.tensor(columns_by_hand(ids, columns)).t()
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), by_hand[:-1])
+    assert torch.equal(torch.cat([targets for _, targets in batches]), by_hand[1:])
+    for (inputs, targets), length in zip(batches, lengths.epoch(epoch), strict=False):
+        assert inputs.shape == targets.shape
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert len(inputs) == length or (inputs is batches[-1][0] and 0 < len(inputs) <= length)
+
+
+@given(rows, columns, st.integers(1, 4), lengths)
+def test_ranks_together_see_what_one_process_sees(
+    rows: int, columns: int, ranks: int, lengths: SequenceLengths
+) -> None:
+    ids = torch.arange(rows * columns * ranks + 1)
+    alone = list(ColumnBatches(ids, columns * ranks, lengths))
+    each = [ColumnBatches(ids, columns, lengths, rank=rank, world_size=ranks) for rank in range(ranks)]
+    together = list(zip(*each, strict=True))
+    assert len(together) == len(alone)
+    for parts, whole in zip(together, alone, strict=True):
+        for index in range(2):
+            assert torch.equal(torch.cat([part[index] for part in parts], dim=1), whole[index])
+
+
+@given(rows, columns, fixed)
+def test_len_is_the_number_of_batches(rows: int, columns: int, lengths: SequenceLengths) -> None:
+    batches = ColumnBatches(torch.arange(rows * columns), columns, lengths)
+    assert len(batches) == sum(1 for _ in batches)
+
+
+def test_drawn_lengths_have_no_len() -> None:
+    batches = ColumnBatches(torch.arange(100), 2, SequenceLengths(5, "drawn"))
+    with pytest.raises(TypeError, match="differs from epoch to epoch"):
+        len(batches)
+    assert len({len(list(batches.epoch(index))) for index in range(20)}) > 1
+
+
+def test_batches_are_contiguous_views_of_one_tensor() -> None:
+    batches = list(ColumnBatches(torch.arange(100), 4, SequenceLengths(7)))
+    assert all(part.is_contiguous() for batch in batches for part in batch)
+    assert len({part.untyped_storage().data_ptr() for batch in batches for part in batch}) == 1
+
+
+@given(lengths, st.integers(0, 3), st.integers(0, 30))
+def test_an_epoch_can_be_taken_up_anywhere(lengths: SequenceLengths, epoch: int, start: int) -> None:
+    batches = ColumnBatches(torch.arange(200), 2, lengths)
+    expected = list(batches.epoch(epoch))[start:]
+    for got, want in zip(batches.epoch(epoch, start), expected, strict=True):
+        assert torch.equal(got[0], want[0])
+
+
+def sequence(batches) -> list[list[int]]:  # type: ignore[no-untyped-def]
+    return [inputs[:, 0].tolist() for inputs, _ in batches]
+
+
+def test_iterating_asks_the_trainer_for_the_epoch_and_changes_nothing() -> None:
+    now = (0, 0)
+    batches = ColumnBatches(torch.arange(200), 2, SequenceLengths(5, "drawn"), position=lambda: now)
+    first = sequence(batches)
+    assert batches.state_dict()["batch"] == 0
+    assert sequence(batches) == first
+    now = (1, 3)  # only the epoch counts: a run that is not resumed starts its epochs at their start
+    assert sequence(batches) == sequence(batches.epoch(1)) != first
+    assert batches.state_dict() | {"cut": None} == {"epoch": 1, "batch": 3, "cut": None}
+
+
+def test_a_loaded_position_holds_until_the_trainer_has_passed_it() -> None:
+    now = (2, 4)
+    batches = ColumnBatches(torch.arange(200), 2, SequenceLengths(5, "drawn"), position=lambda: now)
+    state = batches.state_dict()
+    resumed = ColumnBatches(torch.arange(200), 2, SequenceLengths(5, "drawn"), position=lambda: now)
+    resumed.load_state_dict(state)
+    now = (2, 0)
+    assert sequence(resumed) == sequence(batches.epoch(2))[4:]
+    now = (3, 0)
+    assert sequence(resumed) == sequence(batches.epoch(3))
+
+
+def test_a_position_of_another_cut_is_refused_in_mid_epoch_only() -> None:
+    now = (1, 3)
+    state = ColumnBatches(torch.arange(200), 2, SequenceLengths(10), position=lambda: now).state_dict()
+    other = ColumnBatches(torch.arange(200), 4, SequenceLengths(20))
+    with pytest.raises(ValueError, match=r"columns 2 \(now 4\), bptt 10 \(now 20\)"):
+        other.load_state_dict(state)
+    other.load_state_dict(state | {"batch": 0})
+    assert sequence(other) == sequence(other.epoch(1))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "arguments", "message"),
+    [
+        (
+            39,
+            {"columns": 10, "world_size": 2},
+            r"40 tokens, two for each of 20 columns \(10 on each of 2.*got 39.*Lower",
+        ),
+        (40, {"columns": 0}, "at least 1 column, got 0"),
+        (40, {"columns": 2, "rank": 2, "world_size": 2}, r"`rank` in \[0, 2\), got 2"),
+    ],
+)
+def test_bad_arguments(tokens: int, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ColumnBatches(torch.arange(tokens), lengths=SequenceLengths(5), **arguments)
+
+
+def test_the_shortest_text() -> None:
+    [(inputs, targets)] = ColumnBatches(torch.arange(4), 2, SequenceLengths(5))
+    assert inputs.tolist() == [[0, 2]]
+    assert targets.tolist() == [[1, 3]]
