@@ -1,0 +1,52 @@
+"""Where the configs are, and what a run's folder is called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+__all__ = ["CONFIG_DIR", "differences", "run_name"]
+
+_PACKAGE = Path(__file__).parent
+#: An installed package has the configs inside; a checkout has them beside it.
+CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+_LONGEST_NAME = 120
+_ELSEWHERE = ("output=", "hydra.", "hydra/")
+
+
+def run_name(overrides: Iterable[str]) -> str:
+    """Return the folder name of a run: its overrides, in an order and with characters that make one name of them.
+
+    Overrides of where runs go are no part of the name. A name that would be too long ends in a hash.
+    """
+    parts = sorted(override for override in overrides if not override.startswith(_ELSEWHERE))
+    name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return name
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List the values in which two configs differ, one line each: ``key: old value, now new value``."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return [
+        f"{key}: {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)

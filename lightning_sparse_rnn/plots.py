@@ -1,0 +1,79 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+__all__ = ["plot_run"]
+
+# Told apart by lightness and by dash, so that they survive a black-and-white print and colour blindness.
+_STYLES: list[dict[str, Any]] = [
+    {"color": "#08306b", "linestyle": "-"},
+    {"color": "#d95f0e", "linestyle": "--"},
+    {"color": "#3f8f4f", "linestyle": "-."},
+    {"color": "#b06fc0", "linestyle": ":"},
+    {"color": "#000000", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": "#8c8c8c", "linestyle": (0, (1, 1))},
+]
+
+
+def plot_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Draw perplexity over epochs, the trigger marked, and below it the gates' densities over epochs.
+
+    Args:
+        rows: a run's epochs, as in ``metrics.csv``.
+        topology: its topology, as in ``topology.csv``; empty for a run without sparsity.
+        path: where the picture goes; the suffix is the format.
+    """
+    densities: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in topology:
+        gates = densities.setdefault(row["tensor"], {})
+        gates.setdefault(row["gate"], []).append((row["epoch"], row["density"]))
+    densities = {tensor: gates for tensor, gates in densities.items() if len(gates) > 1}
+    heights = [3.4, 2.2 * ((len(densities) + 1) // 2)][: 2 if densities else 1]
+    figure = Figure(figsize=(7.0, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+    _plot_perplexity(next(parts).subplots(), rows)
+    if densities:
+        _plot_densities(next(parts), densities)
+    figure.savefig(path, dpi=150)
+
+
+def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    for index, (name, label) in enumerate((("train_ppl", "training"), ("val_ppl", "validation"))):
+        points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, **_STYLES[index])
+    began = next((row["epoch"] + 1 for row in rows if row["averaging"]), None)
+    if began is not None:
+        axes.axvline(began, color="0.4", linewidth=1)
+        axes.annotate("averaging begins", (began, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
+                      ha="right", color="0.3", fontsize=8)  # fmt: skip
+    axes.set(xlabel="epoch", ylabel="perplexity (log scale)", yscale="log")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.set_title("Perplexity", loc="left", fontsize=10)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+
+
+def _plot_densities(figure: SubFigure, densities: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> None:
+    grid = figure.subplots((len(densities) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
+    figure.suptitle("Density of each gate after each topology update", fontsize=10, x=0.01, ha="left")
+    for axes in grid.flat[len(densities) :]:
+        axes.set_visible(False)
+    for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
+        for index, (gate, points) in enumerate(gates.items()):
+            axes.plot(*zip(*points, strict=True), label=gate, **_STYLES[index % len(_STYLES)])
+        axes.set_title(tensor, fontsize=8)
+        axes.grid(alpha=0.25)
+    grid[0, 0].legend(frameon=False, fontsize=7)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("density", fontsize=8)

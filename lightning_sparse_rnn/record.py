@@ -1,0 +1,109 @@
+"""The tables a run leaves behind, and what they need to survive an interruption."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.callback import SelfishSparseCallback
+from lightning_sparse_rnn.files import write_csv
+
+__all__ = ["RunRecord"]
+
+_METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
+_TOPOLOGY = ("update", "epoch", "step", "rate", "tensor", "gate", "total", "live", "density", "pruned", "regrown")
+
+
+class RunRecord(Checkpoint):
+    """Writes ``metrics.csv``, a row an epoch, and ``topology.csv``, a row for each update, tensor and gate.
+
+    The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
+    It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
+    before the callbacks that save the model.
+
+    Args:
+        folder: where the tables go; it must exist.
+        topology: the run's sparse training, if it has one.
+        averaging: the run's averaging, if it has one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        topology: SelfishSparseCallback | None = None,
+        averaging: NonMonotonicAveraging | None = None,
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._folder = folder
+        self._topology = topology
+        self._averaging = averaging
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, validation included, over all interruptions, without what they threw away."""
+        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows], "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+        self._seconds_before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _METRICS}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                **metrics,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "averaging": int(self._averaging is not None and self._averaging.began_epoch is not None),
+                "sparsity": 0.0 if self._topology is None else self._topology.topology.sparsity,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+        self._write()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds_before, self._started = self.seconds, None
+
+    def topology_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of ``topology.csv``; those of update 0 are the topology the run began with."""
+        return [] if self._topology is None else list(_topology_rows(self._topology))
+
+    @rank_zero_only
+    def _write(self) -> None:
+        write_csv(self._folder / "metrics.csv", _METRICS, self.rows)
+        if self._topology is not None:
+            write_csv(self._folder / "topology.csv", _TOPOLOGY, self.topology_rows())
+
+
+def _topology_rows(callback: SelfishSparseCallback) -> Iterator[dict[str, Any]]:
+    sizes = callback.topology.gate_sizes
+    for update in callback.updates:
+        for tensor, gates in update["live"].items():
+            for gate, live in gates.items():
+                total = sizes[tensor][gate]
+                yield {
+                    **{name: update[name] for name in ("update", "epoch", "step", "rate")},
+                    "tensor": tensor,
+                    "gate": gate,
+                    "total": total,
+                    "live": live,
+                    "density": live / total,
+                    "pruned": update["pruned"][tensor][gate],
+                    "regrown": update["regrown"][tensor][gate],
+                }

@@ -1,0 +1,168 @@
+"""``sparse-rnn-train``: one training run, or with ``-m`` several, from the configs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.callback import SelfishSparseCallback
+from lightning_sparse_rnn.checkpoints import find_last_good
+from lightning_sparse_rnn.config import CONFIG_DIR, differences
+from lightning_sparse_rnn.data import unigram_perplexity
+from lightning_sparse_rnn.files import write_json, write_text
+from lightning_sparse_rnn.plots import plot_run
+from lightning_sparse_rnn.progress import PerplexityProgressBar
+from lightning_sparse_rnn.record import RunRecord
+from lightning_sparse_rnn.sparsity import sparsifiable_parameters
+
+__all__ = ["main", "train"]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def main(config: DictConfig) -> float:
+    """Train what ``config`` describes, in Hydra's run folder, and return the best validation perplexity."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN and config.trainer.devices not in (1, "1"):
+        raise SystemExit(
+            "With -m all runs share one process, and a run on several devices starts processes of its own. Expected "
+            f"trainer.devices=1, got {config.trainer.devices}. Start the runs one by one, without -m."
+        )
+    results = train(config, Path(hydra_config.runtime.output_dir))
+    return float(results["val_ppl"])
+
+
+def train(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train, test and write down one run; go on with it if ``folder`` holds an unfinished one.
+
+    Returns:
+        What is in ``results.json``.
+
+    Raises:
+        SystemExit: the folder holds a run of another config.
+    """
+    finished = folder / "results.json"
+    _claim(folder, config)
+    if finished.exists():
+        _say(f"This run is finished: {finished}. To run it again, remove its folder.")
+        results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+        _say(_summary(results))
+        return results
+
+    pl.seed_everything(config.seed, verbose=False)
+    data = instantiate(config.data)
+    data.prepare_data()
+    model = instantiate(config.model, vocab_size=data.vocab_size)
+    sparsity = instantiate(config.method) if "_target_" in config.method else None
+    averaging = instantiate(config.averaging) if config.averaging else None
+    record = RunRecord(folder, sparsity, averaging)
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="val_loss", enable_version_counter=False, save_weights_only=True
+    )
+    # A checkpoint of every epoch's end to resume from, whatever became of the loss.
+    last = ModelCheckpoint(
+        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks = [averaging, sparsity, PerplexityProgressBar(sparsity), record, best, last]
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        callbacks=[callback for callback in callbacks if callback is not None],
+        logger=instantiate(config.logger) if config.logger else False,
+        default_root_dir=str(folder),
+    )
+    checkpoint = find_last_good(folder / "checkpoints")
+    if checkpoint is not None:
+        _say(f"Going on from {checkpoint}.")
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        raise SystemExit("Interrupted. The same command goes on from the last epoch that was finished.")
+    trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
+
+    results = _results(config, data, model, trainer, record, best, sparsity, averaging)
+    if trainer.is_global_zero:
+        plot_run(record.rows, record.topology_rows(), folder / "run.png")
+        write_json(finished, results)
+    _say(_summary(results) + f"\nEverything is in {folder}")
+    return results
+
+
+@rank_zero_only
+def _claim(folder: Path, config: DictConfig) -> None:
+    """Write the config down in the run's folder, or make sure that it is the one that stands there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    new = OmegaConf.to_container(config, resolve=True)
+    if path.exists():
+        old = OmegaConf.to_container(OmegaConf.load(path))
+        changed = differences(old, new)  # type: ignore[arg-type]
+        if changed:
+            raise SystemExit(
+                f"{folder} holds a run with another config:\n  " + "\n  ".join(changed) + "\nRemove that folder, or "
+                "choose another place with output=FOLDER."
+            )
+    else:
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(new)))
+
+
+def _results(
+    config: DictConfig,
+    data: Any,
+    model: pl.LightningModule,
+    trainer: pl.Trainer,
+    record: RunRecord,
+    best: ModelCheckpoint,
+    sparsity: SelfishSparseCallback | None,
+    averaging: NonMonotonicAveraging | None,
+) -> dict[str, Any]:
+    total = sum(parameter.numel() for parameter in sparsifiable_parameters(model).values())
+    live = total if sparsity is None else total - sparsity.topology.total_weights + sparsity.topology.live_weights
+    assert best.best_model_score is not None
+    return {
+        "test_ppl": float(trainer.callback_metrics["test_ppl"]),
+        "val_ppl": float(best.best_model_score.exp()),
+        "unigram_ppl": unigram_perplexity(data.corpus.train, data.corpus.test, data.vocab_size),
+        "sparsity": 1.0 - live / total,
+        "live_weights": live,
+        "total_weights": total,
+        "epochs": len(record.rows),
+        "averaging_began_epoch": None if averaging is None else averaging.began_epoch,
+        "seconds": round(record.seconds, 1),
+        "seed": config.seed,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **{name: version(name) for name in ("pytorch-lightning", "lightning-sparse-rnn")},
+        },
+    }
+
+
+def _summary(results: dict[str, Any]) -> str:
+    began = results["averaging_began_epoch"]
+    return (
+        f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f} "
+        f"(an add-one unigram model: {results['unigram_ppl']:.2f})\n"
+        f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
+        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"from epoch {began} on")
+    )
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
