@@ -1,0 +1,229 @@
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf.errors import MissingMandatoryValue
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.data.published import PUBLISHED
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# torch's own deprecation, met wherever pytorch-lightning 2.6 makes a loader.
+TREE_SPEC = ".*LeafSpec.*"
+pytestmark = pytest.mark.filterwarnings(f"ignore:{TREE_SPEC}:FutureWarning")
+
+Seen = list[tuple[int, list[list[int]]]]
+
+
+class Recorder(pl.LightningModule):
+    """Writes down the epoch and the inputs of every batch it is trained and evaluated on."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.folder = folder
+        self.seen: dict[str, Seen] = {"train": [], "valid": [], "test": []}
+
+    def record(self, part: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        assert torch.equal(inputs[1:], targets[:-1])
+        self.seen[part].append((self.current_epoch, inputs.tolist()))
+        return self.weight * 1.0
+
+    def setup(self, stage: str) -> None:
+        if self.folder is not None:  # in a process of its own, without pytest's filters
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", TREE_SPEC, FutureWarning)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.record("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.record("valid", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.record("test", batch)
+
+    def on_train_end(self) -> None:
+        if self.folder is not None:
+            torch.save(self.seen, self.folder / f"seen-{self.global_rank}.pt")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(folder: Path, **options: Any) -> pl.Trainer:
+    options = {"max_epochs": 3, "enable_checkpointing": "callbacks" in options, "accelerator": "cpu"} | options
+    return pl.Trainer(
+        logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, **options
+    )
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A folder of text in which every token is another, so that equal batches are the same place."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "train.txt").write_text("".join(f"a{number} b{number} c{number}\n" for number in range(50)))
+    (folder / "valid.txt").write_text("a1 b1 c1\n" * 12)
+    (folder / "test.txt").write_text("c2 b2 a2\n" * 10)
+    return folder
+
+
+def data(text: Path, **options: Any) -> TextDataModule:
+    options = {"batch_size": 4, "eval_batch_size": 3, "test_batch_size": 1, "bptt": 7} | options
+    return TextDataModule("folder", str(text), cache_dir=str(text / "cache"), **options)
+
+
+@pytest.mark.parametrize("lengths", ["fixed", "drawn"])
+def test_training_reads_every_epoch_whole_and_evaluation_all_text(text, tmp_path, lengths: str) -> None:
+    module, datamodule = Recorder(), data(text, lengths=lengths)
+    trainer(tmp_path).fit(module, datamodule=datamodule)
+    trainer(tmp_path).test(module, datamodule=datamodule, verbose=False)
+    corpus = datamodule.corpus
+    columns = corpus.train.view(4, 50).t()
+    for epoch in range(3):
+        rows = [row for number, batch in module.seen["train"] if number == epoch for row in batch]
+        assert torch.equal(torch.tensor(rows), columns[:-1])
+    rows = [row for number, batch in module.seen["valid"] if number == 2 for row in batch]
+    assert torch.equal(torch.tensor(rows), corpus.valid.view(3, 16).t()[:-1])
+    rows = [row for _, batch in module.seen["test"] for row in batch]
+    assert torch.equal(torch.tensor(rows), corpus.test.view(40, 1)[:-1])
+
+
+def test_drawn_lengths_differ_from_epoch_to_epoch(text, tmp_path) -> None:
+    module = Recorder()
+    trainer(tmp_path).fit(module, datamodule=data(text, lengths="drawn"))
+    lengths = [[len(batch) for number, batch in module.seen["train"] if number == epoch] for epoch in range(3)]
+    assert lengths[0] != lengths[1] != lengths[2]
+
+
+class AtEpochEnd(ModelCheckpoint):
+    """Another class, because Lightning allows one ModelCheckpoint of a kind only."""
+
+
+@pytest.mark.parametrize("lengths", ["fixed", "drawn"])
+@pytest.mark.parametrize("limits", [{}, {"max_epochs": -1, "max_steps": 15}, {"limit_train_batches": 3}])
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
+def test_a_resumed_run_reads_what_the_uninterrupted_one_reads(text, tmp_path, lengths: str, limits: dict) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    options: dict[str, Any] = {"dirpath": checkpoints, "save_top_k": -1, "auto_insert_metric_name": False}
+    callbacks = [
+        ModelCheckpoint(filename="step{step}", every_n_train_steps=1, **options),
+        AtEpochEnd(filename="end{step}", save_on_train_epoch_end=True, **options),
+    ]
+    whole = Recorder()
+    trainer(tmp_path, callbacks=callbacks, **limits).fit(whole, datamodule=data(text, lengths=lengths))
+    expected = whole.seen["train"]
+    paths = sorted(checkpoints.iterdir())
+    assert len(paths) >= len(expected) + 2
+    for path in paths:
+        steps = torch.load(path, weights_only=True)["global_step"]
+        resumed = Recorder()
+        trainer(tmp_path, **limits).fit(resumed, datamodule=data(text, lengths=lengths), ckpt_path=path)
+        assert resumed.seen["train"] == expected[steps:], path.name
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
+def test_resuming_in_mid_epoch_with_another_batch_size_is_refused(text, tmp_path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=3)
+    trainer(tmp_path, callbacks=[checkpoint], limit_train_batches=4, max_epochs=1).fit(
+        Recorder(), datamodule=data(text)
+    )
+    path = checkpoint.best_model_path
+    with pytest.raises(ValueError, match=r"columns 4 \(now 5\)"):
+        trainer(tmp_path).fit(Recorder(), datamodule=data(text, batch_size=5), ckpt_path=path)
+
+
+def test_two_processes_share_the_training_columns_and_evaluate_everything(text, tmp_path) -> None:
+    trainer(tmp_path, max_epochs=2, strategy="ddp_spawn", devices=2).fit(
+        Recorder(tmp_path), datamodule=data(text, batch_size=2, lengths="drawn")
+    )
+    alone = Recorder()
+    trainer(tmp_path, max_epochs=2).fit(alone, datamodule=data(text, batch_size=4, lengths="drawn"))
+    ranks = [torch.load(tmp_path / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
+    together = [
+        (epoch, [a + b for a, b in zip(left, right, strict=True)])
+        for (epoch, left), (_, right) in zip(*(rank["train"] for rank in ranks), strict=True)
+    ]
+    assert together == alone.seen["train"]
+    assert ranks[0]["valid"] == ranks[1]["valid"] == alone.seen["valid"]
+
+
+def test_vocabulary_is_there_before_a_trainer(text) -> None:
+    datamodule = data(text, train_lines=2)
+    assert datamodule.vocab_size == 2 + 150
+    assert datamodule.vocabulary.decode(datamodule.corpus.train) == "a0 b0 c0\na1 b1 c1\n"
+    assert datamodule.vocab_size == data(text).vocab_size
+
+
+def test_setup_reads_what_prepare_data_left(text) -> None:
+    data(text).prepare_data()
+    [path] = (text / "cache").iterdir()
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"test": state["test"][:4]}, path)
+    datamodule = data(text)
+    datamodule.setup("fit")
+    assert len(datamodule.corpus.test) == 4
+
+
+def test_test_columns_default_to_those_of_validation(text) -> None:
+    [(inputs, _)] = data(text, test_batch_size=None, bptt=50).test_dataloader()
+    assert inputs.shape == (12, 3)
+
+
+def test_hyperparameters_are_plain(text) -> None:
+    datamodule = data(text)
+    assert {type(value) for value in datamodule.hparams.values()} <= {str, int, type(None)}
+    assert TextDataModule(**datamodule.hparams).hparams == datamodule.hparams
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "brown"}, "one of pydoc, ptb, wikitext-2, folder, got 'brown'"),
+        ({"source": "folder"}, "got none. Give it as `root`"),
+        ({"root": "text"}, "no `root` with source 'pydoc', got text"),
+        ({"batch_size": 0}, "`batch_size` of at least 1, got 0"),
+        ({"eval_batch_size": 0}, "`eval_batch_size` of at least 1, got 0"),
+        ({"test_batch_size": -1}, "`test_batch_size` of at least 1, got -1"),
+        ({"train_lines": 0}, "`train_lines` of at least 1, got 0"),
+        ({"bptt": 0}, "`bptt` of at least 1"),
+        ({"lengths": "random"}, "one of fixed, drawn, got 'random'"),
+        ({"max_extra": 20}, "no `max_extra` with fixed lengths"),
+        ({"seed": -1}, "`seed` of at least 0"),
+    ],
+)
+def test_bad_options_are_refused_when_it_is_made(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextDataModule(**options)
+
+
+def configured(name: str, *overrides: str) -> TextDataModule:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose(f"data/{name}", ["+seed=3", *overrides]).data)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("pydoc", "pydoc"), ("ptb", "ptb"), ("wikitext2", "wikitext-2"), ("folder", "folder")]
+)
+def test_configs_state_the_defaults(name: str, source: str) -> None:
+    root = None if name == "pydoc" else "text"
+    datamodule = configured(name, *([f"data.root={root}"] if root else []))
+    assert dict(datamodule.hparams) == dict(TextDataModule(source, root, seed=3).hparams)
+
+
+def test_published_configs_need_no_folder_and_the_folder_config_does() -> None:
+    assert {configured("ptb").hparams["source"], configured("wikitext2").hparams["source"]} == set(PUBLISHED)
+    with pytest.raises((MissingMandatoryValue, ConfigCompositionException), match="root"):
+        configured("folder")
