@@ -13,6 +13,8 @@ __all__ = ["language_reference", "split_topics"]
 
 # A line of this many characters that two topics share makes one the copy of a part of the other.
 _LONG_LINE = 40
+# The lines drawn under headings and in tables.
+_RULE = re.compile(r"(?m)^[ *=~^+|-]{3,}$")
 # A group of topics with more than this share of all tokens is too large for valid or test.
 _LARGE_GROUP = 0.04
 _SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
@@ -44,6 +46,7 @@ def language_reference() -> Texts:
 
 def split_topics(topics: Mapping[str, str]) -> Texts:
     """Texts by topic name as train, valid and test text, about 80/10/10 by tokens, overlaps kept together."""
+    topics = {name: _RULE.sub("", text) for name, text in topics.items()}
     groups = [
         [paragraph for name in names for paragraph in _paragraphs(topics[name])]
         for names in _independent_groups(topics)
@@ -89,7 +92,6 @@ def _independent_groups(topics: Mapping[str, str]) -> list[list[str]]:
 
 
 def _paragraphs(text: str) -> list[list[str]]:
-    """The tokens of each paragraph, without the rules drawn under headings and in tables."""
-    text = re.sub(r"(?m)^[ *=~^+|-]{3,}$", "", text)
+    """The tokens of each paragraph."""
     paragraphs = (re.findall(r"\w+|[^\w\s]", block.lower()) for block in re.split(r"\n\s*\n", text))
     return [paragraph for paragraph in paragraphs if paragraph]
