@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -92,8 +95,10 @@ class SelfishSparseCallback(ResumesExactly):
         self._every_n_steps = update_every_n_steps
         self._every_n_epochs = update_every_n_epochs if update_every_n_steps is None else None
         self._topology: SparseTopology | None = None
-        self._saved_topology: Mapping[str, Any] | None = None  # waits for a module
+        self._saved_topology: Mapping[str, Any] | None = None  # waits for the module it came with, if that is known
+        self._saved_for: weakref.ref[LightningModule] | None = None
         self._resuming = False
+        self._new_run = False
         self._steps = 0
         self._last_epoch = 0  # the last epoch before which an update was due
         self._last_step = 0  # the last step after which one was due
@@ -138,25 +143,23 @@ class SelfishSparseCallback(ResumesExactly):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         self._resuming = trainer.state.fn == "fit"
+        self._saved_for = weakref.ref(pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not state_dict:
             return
         self._saved_topology = state_dict["topology"]
-        self._steps = state_dict["steps"]
-        self._last_epoch = state_dict["last_epoch"]
-        self._last_step = state_dict["last_step"]
         self._updates = list(state_dict["updates"])
+        if self._resuming:  # weights to test do not bring the Trainer's progress along either
+            self._steps = state_dict["steps"]
+            self._last_epoch = state_dict["last_epoch"]
+            self._last_step = state_dict["last_step"]
         for name in ("sparsity", "allocation"):
             if state_dict["options"][name] != self._options[name]:
                 rank_zero_warn(
                     f"The checkpoint's topology was made with {name}={state_dict['options'][name]!r} and is kept as it "
                     f"is: {name}={self._options[name]!r} of this SelfishSparseCallback has no effect."
                 )
-        if self._handles and self._topology is not None:
-            # In the middle of a fit (the learning rate finder winds back): optimizers hold this topology's masks.
-            self._topology.load_state_dict(self._saved_topology)
-            self._saved_topology = None
 
     def _topology_to_save(self) -> Mapping[str, Any] | None:
         if self._saved_topology is not None or self._topology is None:
@@ -165,13 +168,16 @@ class SelfishSparseCallback(ResumesExactly):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy does not drag the module along: it has the topology as saved, for the module it is to train.
-        return {**self.__dict__, "_topology": None, "_saved_topology": self._topology_to_save(), "_handles": []}
+        own = {"_topology": None, "_saved_topology": self._topology_to_save(), "_saved_for": None}
+        return {**self.__dict__, **own, "_handles": []}
 
     # ------------------------------------------------------------------------------------------------ start and end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             refuse_unsupported(self, trainer)
+            # The learning rate finder trains in its own `on_fit_start`, and Lightning puts it before all others.
+            trainer.callbacks = sorted(trainer.callbacks, key=lambda other: other is not self)  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
@@ -188,7 +194,20 @@ class SelfishSparseCallback(ResumesExactly):
                 "after each validation."
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self._saved_topology is not None:  # the learning rate finder has wound the run back to its start
+            self.topology.load_state_dict(self._saved_topology)
+            self._saved_topology = None
+        if self._new_run:
+            # Not always from zero: a Trainer may go on with another module, or from the checkpoint of a dense run.
+            self._new_run = False
+            self._steps = self._last_step = trainer.global_step
+            self._last_epoch = trainer.current_epoch
+            self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._resuming = False
         self._detach()
 
     def _check_end_is_known(self, trainer: Trainer) -> None:
@@ -200,23 +219,41 @@ class SelfishSparseCallback(ResumesExactly):
             )
 
     def _make_topology(self, trainer: Trainer, module: LightningModule) -> None:
-        include, exclude = self._options["include"], self._options["exclude"]
-        parameters = sparsifiable_parameters(module, include, exclude)
-        new_run = not self._resuming and trainer.global_step == 0
+        options = {**self._options, "exclude": self._exclude_untrained(trainer, module)}
+        parameters = sparsifiable_parameters(module, options["include"], options["exclude"])
+        self._new_run = not self._resuming and trainer.global_step == 0
         self._resuming = False
+        if self._saved_for is not None and self._saved_for() is not module:
+            self._saved_topology = None  # it came with the weights of another module
         if self._saved_topology is not None:
-            self._topology = SparseTopology(module, **self._options, state=self._saved_topology)
+            self._topology = SparseTopology(module, **options, state=self._saved_topology)
             self._saved_topology = None
-        elif self._topology is not None and self._topology.parameters == parameters:
+        elif self._topology is not None and _same(self._topology.parameters, parameters):
             self._topology.apply_masks()
         else:
             if self._options["allocation"] != "nonzero":
                 _warn_of_sparse_weights(parameters)
-            self._topology = SparseTopology(module, **self._options)
-            new_run = True
-        if new_run:
-            self._steps = self._last_epoch = self._last_step = 0
-            self._updates = [_record(self._topology, epoch=0, step=0, update=None)]
+            self._topology = SparseTopology(module, **options)
+            self._new_run = True
+
+    def _exclude_untrained(self, trainer: Trainer, module: LightningModule) -> list[str]:
+        """Return ``exclude`` with the parameters that no optimizer trains: what were pruned there would be lost."""
+        include, exclude = self._options["include"], self._options["exclude"]
+        trained = {p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
+        parameters = sparsifiable_parameters(module, include, exclude)
+        untrained = [name for name, parameter in parameters.items() if parameter not in trained]
+        if len(untrained) == len(parameters):
+            raise MisconfigurationException(
+                "SelfishSparseCallback makes sparse what the Trainer's optimizers train, and they have none of: "
+                f"{', '.join(untrained)}. Return an optimizer of these from `configure_optimizers`."
+            )
+        if untrained:
+            rank_zero_warn(
+                f"No optimizer trains {', '.join(untrained)}: they stay dense. If they are to stay so, say it with "
+                "`exclude`, or freeze them with `requires_grad_(False)`."
+            )
+        patterns = [exclude] if isinstance(exclude, str) else exclude or []
+        return [*patterns, *(glob.escape(name) for name in untrained)]
 
     def _attach(self, trainer: Trainer) -> None:
         """Hand the masks to the optimizers, and count the steps of the first one that has sparse parameters."""
@@ -275,14 +312,16 @@ class SelfishSparseCallback(ResumesExactly):
         self._log(trainer, update)
 
     def _progress(self, trainer: Trainer) -> float:
-        """Share of training that is done, in optimizer steps; in epochs where the length of an epoch is not known."""
-        try:
-            total = float(trainer.estimated_stepping_batches)
-        except MisconfigurationException:  # accumulates a different number of batches in different epochs
-            total = -1.0
+        """Share of training that is done, in optimizer steps; by the Trainer's own limits where these are not known."""
+        total = -1.0
+        if trainer.lightning_module.automatic_optimization:  # else who knows how many steps a batch makes
+            # It accumulates a different number of batches in different epochs: their number is not known either.
+            with suppress(MisconfigurationException):
+                total = float(trainer.estimated_stepping_batches)
         if 0 < total < math.inf:
             return min(1.0, self._steps / total)
-        return min(1.0, trainer.current_epoch / trainer.max_epochs) if trainer.max_epochs else 0.0
+        limits = ((trainer.current_epoch, trainer.max_epochs), (trainer.global_step, trainer.max_steps))
+        return min(1.0, max(done / end if end and end > 0 else 0.0 for done, end in limits))
 
     def _log(self, trainer: Trainer, update: TopologyUpdate) -> None:
         """Log to the run's loggers directly: at the step of the update, with exact counts."""
@@ -330,6 +369,10 @@ def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpd
         "pruned": nothing if update is None else update.pruned,
         "regrown": nothing if update is None else update.regrown,
     }
+
+
+def _same(first: Mapping[str, nn.Parameter], second: Mapping[str, nn.Parameter]) -> bool:
+    return first.keys() == second.keys() and all(first[name] is second[name] for name in first)
 
 
 def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:
