@@ -203,7 +203,7 @@ class SNTASGD(Optimizer):
         if not self._averaging:
             return
         self._fold()
-        for parameter, mask in self._masks.items():
+        for parameter in own:
             state = self.state[parameter]
             if parameter in born:
                 newborn = born[parameter].to(parameter.device)
@@ -211,7 +211,8 @@ class SNTASGD(Optimizer):
                     state["born"] = torch.full_like(parameter, state["born"], dtype=torch.int32)
                 state["born"].masked_fill_(newborn, self._steps)
                 state["mean"] = torch.where(newborn, parameter, state["mean"])
-            state["mean"].mul_(mask)
+            if parameter in self._masks:
+                state["mean"].mul_(self._masks[parameter])
 
     # --------------------------------------------------------------------------------------------------- averages
 
