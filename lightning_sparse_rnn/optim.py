@@ -144,6 +144,8 @@ class SNTASGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in self._all()):
+            raise RuntimeError("SNTASGD takes dense gradients only. Make the embedding with `sparse=False`.")
         for group in self.param_groups:
             self._step_group(group)
         self._steps += 1
@@ -152,8 +154,6 @@ class SNTASGD(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
         gradients = [parameter.grad for parameter in weights]
-        if any(gradient.is_sparse for gradient in gradients):
-            raise RuntimeError("SNTASGD takes dense gradients only. Make the embedding with `sparse=False`.")
         masks = [self._masks.get(parameter) for parameter in weights]
         sums = [self._sum(parameter) for parameter in weights] if self._averaging else None
         decay = 1.0 - group["lr"] * group["weight_decay"]
