@@ -56,7 +56,7 @@ class SNTASGD(Optimizer):
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"Expected `{name}` to be a finite number of at least 0, got {value}.")
-        if int(nonmono) != nonmono or nonmono < 1:
+        if not 1 <= nonmono < math.inf or int(nonmono) != nonmono:
             raise ValueError(f"Expected `nonmono` to be a whole number of at least 1, got {nonmono}.")
         self._nonmono = int(nonmono)
         self._history: list[float] = []
