@@ -51,7 +51,7 @@ class NonMonotonicAveraging(ResumesExactly):
 
     @property
     def began_epoch(self) -> int | None:
-        """The epoch (counted from 0) in which the trigger fired, or ``None`` if it has not."""
+        """The epoch (counted from 0) in which a trigger first fired, or ``None`` if none has."""
         return self._began_epoch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,6 +87,8 @@ class NonMonotonicAveraging(ResumesExactly):
         super().on_train_start(trainer, pl_module)
         if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
             self._began_epoch = None  # a new fit has new optimizers
+        if trainer.current_epoch == 0:
+            self._restarts = 0
         if not trainer.enable_validation:
             rank_zero_warn(
                 f"NonMonotonicAveraging waits for {self.monitor!r} after validations, and this run has none: the "
@@ -94,6 +96,14 @@ class NonMonotonicAveraging(ResumesExactly):
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart_if_due(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        # Also due here when a resumed run begins in an epoch whose start it skips.
+        self._restart_if_due(trainer)
+
+    def _restart_if_due(self, trainer: Trainer) -> None:
         while (
             self._restarts < len(self.restart_epochs) and self.restart_epochs[self._restarts] <= trainer.current_epoch
         ):
@@ -115,7 +125,8 @@ class NonMonotonicAveraging(ResumesExactly):
         loss = self._loss(trainer)
         for optimizer in _optimizers(trainer):
             if optimizer.observe(loss):
-                self._began_epoch = trainer.current_epoch
+                if self._began_epoch is None:
+                    self._began_epoch = trainer.current_epoch
                 rank_zero_info(
                     f"Epoch {trainer.current_epoch}: {self.monitor} {loss:.4f} is above the best of all but the last "
                     "validations. Averaging begins."
