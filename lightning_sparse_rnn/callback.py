@@ -333,8 +333,10 @@ class SelfishSparseCallback(ResumesExactly):
         }
         for tensor, gates in self.topology.gate_densities().items():
             metrics.update({f"density/{tensor}/{gate}": density for gate, density in gates.items()})
+        # The axis of Lightning's own metrics: `global_step` counts the steps of several optimizers together.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(metrics, step=step)
 
 
 class _Masking:
