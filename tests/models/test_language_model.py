@@ -410,14 +410,28 @@ def test_two_processes_train_as_one_with_all_columns(tmp_path):
         assert metrics[name] == pytest.approx(expected[name].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("model/*.yaml")), ids=lambda path: path.stem)
-def test_every_config_builds(path):
+SIZES = {
+    "stacked_lstm": (10_000, 66.0),
+    "small_lstm": (10_000, 4.7),
+    "gru": (10_000, 4.5),
+    "rhn": (10_000, 23.5),
+    "on_lstm": (10_000, 25.2),
+    "awd_lstm": (10_000, 24.2),
+    "awd_lstm_mos": (33_278, 34.9),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_config_builds_the_published_size(name):
+    vocab_size, millions = SIZES[name]
+    overrides = [f"+model={name}", "+optimizer._target_=torch.optim.SGD", "+optimizer.lr=7", "+data.bptt=70"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(
-            overrides=[f"+model={path.stem}", "+optimizer._target_=torch.optim.SGD", "+optimizer.lr=7", "+data.bptt=70"]
-        )
+        config = compose(overrides=overrides)
     with torch.device("meta"):
-        model = instantiate(config.model, vocab_size=50)
-        assert isinstance(model, LanguageModel)
-        optimizer = model.configure_optimizers()
-    assert optimizer.param_groups[0]["lr"] == 7
+        model = instantiate(config.model, vocab_size=vocab_size)
+    assert isinstance(model, LanguageModel)
+    assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 1) == millions
+    assert model.configure_optimizers().param_groups[0]["lr"] == 7
+    drawn = name in {"on_lstm", "awd_lstm", "awd_lstm_mos"}
+    options = {option: model.hparams[option] for option in ("ar", "tar", "lr_bptt")}
+    assert options == ({"ar": 2.0, "tar": 1.0, "lr_bptt": 70} if drawn else {"ar": 0.0, "tar": 0.0, "lr_bptt": None})

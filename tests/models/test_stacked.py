@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_sparse_rnn.models import StackedLSTM
+from lightning_sparse_rnn.models import GRU, StackedLSTM
 
 
 def test_weights_of_the_recipe():
@@ -20,7 +20,7 @@ def test_initialisation():
         assert weight.abs().max() <= 0.1
         assert weight.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.05)
     assert torch.equal(network.decoder.bias, torch.zeros(200))
-    assert all(weight.abs().max() <= 25**-0.5 for weight in network.lstm.parameters())
+    assert all(weight.abs().max() <= 25**-0.5 for weight in network.layers.parameters())
 
 
 def test_layers_one_by_one():
@@ -31,7 +31,7 @@ def test_layers_one_by_one():
     value, ends = network.embedding(tokens), []
     for layer in range(2):
         w_x, w_h, b_x, b_h = (
-            getattr(network.lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            getattr(network.layers, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         h_t, c_t, outputs = state[0][layer], state[1][layer], []
         for x in value:
@@ -54,13 +54,13 @@ def test_layers_one_by_one():
 
 def test_dropout_before_between_and_after_the_layers():
     network = StackedLSTM(9, 400, 400, dropout=0.3)
-    assert network.lstm.dropout == 0.3
+    assert network.layers.dropout == 0.3
     hidden, raw, _ = network(torch.randint(9, (20, 5)))
     assert ((hidden == 0) != (raw == 0)).float().mean().item() == pytest.approx(0.3, abs=0.02)
     kept = hidden != 0
     torch.testing.assert_close(hidden[kept], raw[kept] / 0.7)
     seen = []
-    network.lstm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    network.layers.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     network(torch.randint(9, (20, 5)))
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
@@ -87,4 +87,26 @@ def test_bad_options(options, message):
 
 
 def test_one_layer_has_no_dropout_between_layers():
-    assert StackedLSTM(9, 4, 4, num_layers=1).lstm.dropout == 0.0
+    assert StackedLSTM(9, 4, 4, num_layers=1).layers.dropout == 0.0
+
+
+def test_gru_layers_one_by_one():
+    network = GRU(9, 4, 3).eval().double()
+    tokens = torch.randint(9, (5, 2))
+    start = torch.randn(2, 2, 3, dtype=torch.float64)
+    hidden, _, state = network(tokens, start)
+    value, ends = network.embedding(tokens), []
+    for layer in range(2):
+        w_x, w_h, b_x, b_h = (
+            getattr(network.layers, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        h, outputs = start[layer], []
+        for x in value:
+            (r_x, z_x, n_x), (r_h, z_h, n_h) = (x @ w_x.T + b_x).chunk(3, -1), (h @ w_h.T + b_h).chunk(3, -1)
+            r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+            h = (1 - z) * torch.tanh(n_x + r * n_h) + z * h
+            outputs.append(h)
+        value = torch.stack(outputs)
+        ends.append(h)
+    torch.testing.assert_close(hidden, value)
+    torch.testing.assert_close(state, torch.stack(ends))

@@ -1,0 +1,126 @@
+"""The recurrence of a highway network, with a backward pass of its own.
+
+What autograd would do for every time step and depth, one small product for a weight's gradient, is one large
+product per depth here: the gates' gradients are kept until the last step is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["highway_recurrence"]
+
+
+@torch.compiler.disable
+def highway_recurrence(
+    inputs: Tensor, state: Tensor, weights: list[Tensor], biases: list[Tensor], mask: Tensor | None
+) -> Tensor:
+    """States after every time step of the highway layers (Zilly et al. 2017, equations 6 to 9).
+
+    With s the state, at each depth d of a time step:
+
+        (h, t[, c]) = (tanh, σ[, σ])(weights[d]·(mask ⊙ s) + biases[d]),  plus inputs[time] at d = 0
+        s ← h ⊙ t + s ⊙ c,  where c = 1 − t if the gates are coupled
+
+    Args:
+        inputs: the input's share of the first depth's gates, its bias included, (time, columns, gates·features).
+        state: the state before the first step, (columns, features).
+        weights: one for each depth, (gates·features, features), gates in the order hidden, transform[, carry].
+        biases: one for each depth but the first, (gates·features,).
+        mask: what the state is multiplied by on its way to the gates, (columns, features), or None for ones. No
+            gradient is computed for it.
+
+    Returns:
+        (time, columns, features). Gates and weights may be of lower precision than the state, which is float32 at
+        least.
+    """
+    keep = torch.is_grad_enabled()
+    return _HighwayRecurrence.apply(inputs, state, mask, keep, len(weights), *weights, *biases)
+
+
+class _HighwayRecurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, state: Tensor, mask: Tensor | None, keep: bool, depth: int, *parameters: Tensor
+    ) -> Tensor:
+        weights, biases = parameters[:depth], parameters[depth:]
+        (steps, columns, rows), features = inputs.shape, state.size(-1)
+        dtype = torch.promote_types(inputs.dtype, torch.float32)
+        chain = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
+        chain[0] = state
+        # A later depth's states and all gates are kept for the backward pass, or written over where there is none.
+        kept = steps if keep else 1
+        gates = inputs.new_empty(depth, kept, columns, rows, dtype=dtype)
+        deeper = inputs.new_empty(depth - 1, kept, columns, features, dtype=dtype)
+        for step in range(steps):
+            at = step if keep else 0
+            entering = [chain[step], *deeper[:, at], chain[step + 1]]
+            addends = [inputs[step], *biases]
+            for d, (weight, addend) in enumerate(zip(weights, addends, strict=True)):
+                s, out, gate = entering[d], entering[d + 1], gates[d, at]
+                _affine(addend, s if mask is None else s * mask, weight, out=gate)
+                h, t, *carry = gate.split(features, dim=-1)
+                h.tanh_()
+                gate[:, features:].sigmoid_()
+                if carry:
+                    torch.addcmul(h * t, s, carry[0], out=out)
+                else:
+                    torch.lerp(s, h, t, out=out)
+        ctx.save_for_backward(chain, deeper, gates, mask, *weights)
+        ctx.input_dtypes = inputs.dtype, state.dtype
+        return chain[1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        chain, deeper, gates, mask, *weights = ctx.saved_tensors
+        depth, steps, columns, rows = gates.shape
+        features = chain.size(-1)
+        entering = [chain[:-1], *deeper]
+        # By how much a change of the state leaving a depth changes its gates' inputs; then, in place, by how much
+        # the loss changes.
+        local = torch.empty_like(gates)
+        carries = []
+        for d, s in enumerate(entering):
+            h, t, *carry = gates[d].split(features, dim=-1)
+            to_h, to_t, *to_carry = local[d].split(features, dim=-1)
+            torch.mul(t, 1 - h * h, out=to_h)
+            if carry:
+                torch.mul(t * (1 - t), h, out=to_t)
+                torch.mul(carry[0] * (1 - carry[0]), s, out=to_carry[0])
+                carries.append(carry[0])
+            else:
+                torch.mul(t * (1 - t), h - s, out=to_t)
+                carries.append(1 - t)
+        ds = torch.zeros_like(chain[0])
+        for step in reversed(range(steps)):
+            ds += grad[step]
+            for d in reversed(range(depth)):
+                dgate = local[d, step]
+                dgate.view(columns, -1, features).mul_(ds.unsqueeze(1))
+                back = torch.mm(dgate.to(weights[d].dtype), weights[d])
+                ds *= carries[d][step]
+                if mask is None:
+                    ds += back
+                else:
+                    ds.addcmul_(back, mask)
+        dweights, dbiases = [], []
+        for d, (weight, s) in enumerate(zip(weights, entering, strict=True)):
+            seen = s if mask is None else s * mask
+            flat = local[d].view(-1, rows).to(weight.dtype)
+            dweights.append(flat.t() @ seen.reshape(-1, features).to(weight.dtype))
+            dbiases.append(local[d].sum((0, 1)).to(weight.dtype))
+        input_dtype, state_dtype = ctx.input_dtypes
+        return local[0].to(input_dtype), ds.to(state_dtype), None, None, None, *dweights, *dbiases[1:]
+
+
+def _affine(addend: Tensor, x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """`out` = addend + x·weightᵀ, the product in the weight's precision."""
+    if weight.dtype == out.dtype:
+        torch.addmm(addend, x, weight.t(), out=out)
+    else:
+        torch.add(addend, torch.mm(x.to(weight.dtype), weight.t()), out=out)

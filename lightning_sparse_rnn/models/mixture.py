@@ -1,0 +1,83 @@
+"""Loss of a mixture of softmaxes, without ever holding all of its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["mixture_loss"]
+
+# Logits held at a time: 64 MiB in float32.
+_LOGITS_AT_A_TIME = 2**24
+
+
+@torch.compiler.disable
+def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean of −log Σₖ πₖ·softmax(weight·latentₖ + bias)[target] (Yang et al. 2018, equation 2).
+
+    Only two numbers of each softmax enter the loss, the target's logit and the logarithm of the normaliser, and
+    the gradient of expert k's logits is r·(softmax − onehot) with r = πₖ·pₖ(target) / Σⱼ πⱼ·pⱼ(target). A few rows
+    at a time, the logits are computed, used for both, and forgotten: no more than 64 MiB of them are ever held, and
+    none is computed twice.
+
+    Args:
+        latent: (rows, experts, features).
+        log_prior: log π, (rows, experts).
+        weight: (vocabulary, features).
+        bias: (vocabulary,).
+        targets: (rows,).
+
+    Returns:
+        A scalar, in nats per row, float32 at least; latent and weight may be of lower precision.
+    """
+    return _MixtureLoss.apply(latent, log_prior, weight, bias, targets, torch.is_grad_enabled())
+
+
+class _MixtureLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, keep: bool
+    ) -> Tensor:
+        rows, experts, features = latent.shape
+        dtype = torch.promote_types(latent.dtype, torch.float32)
+        total = torch.zeros((), dtype=dtype, device=latent.device)
+        dlatent, dprior = torch.empty_like(latent), torch.empty_like(log_prior)
+        dweight, dbias = torch.zeros_like(weight, dtype=dtype), torch.zeros_like(bias, dtype=dtype)
+        size = max(1, _LOGITS_AT_A_TIME // (experts * weight.size(0)))
+        for start in range(0, rows, size):
+            part = slice(start, start + size)
+            flat = latent[part].reshape(-1, features)
+            target = targets[part].repeat_interleave(experts).unsqueeze(-1)
+            logits = torch.addmm(bias.to(flat.dtype), flat, weight.t()).to(dtype)
+            chosen = logits.gather(-1, target)
+            # In place: logits → exp(logit − largest) → softmax → gradient.
+            largest = logits.amax(-1, keepdim=True)
+            normaliser = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+            log_expert = (chosen - largest - normaliser.log()).view(-1, experts)
+            joint = log_prior[part] + log_expert
+            log_likelihood = joint.logsumexp(-1, keepdim=True)
+            total -= log_likelihood.sum()
+            if not keep:
+                continue
+            responsibility = (joint - log_likelihood).exp().div_(rows)
+            dprior[part] = -responsibility
+            share = responsibility.view(-1, 1)
+            logits.mul_(share / normaliser).scatter_add_(-1, target, -share)
+            dlogits = logits.to(flat.dtype)
+            dlatent[part] = (dlogits @ weight).view(-1, experts, features)
+            if dlogits.dtype == dtype:
+                dweight.addmm_(dlogits.t(), flat)
+            else:
+                dweight += dlogits.t() @ flat
+            dbias += dlogits.sum(0)
+        if keep:
+            ctx.save_for_backward(dlatent, dprior, dweight.to(weight.dtype), dbias.to(bias.dtype))
+        return total / rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*((part * grad).to(part.dtype) for part in ctx.saved_tensors), None, None)

@@ -1,0 +1,90 @@
+"""The AWD-LSTM with a mixture of softmaxes (Yang et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
+from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.models.dropout import locked_dropout
+from lightning_sparse_rnn.models.mixture import mixture_loss
+
+__all__ = ["AWDLSTMMoS"]
+
+
+class AWDLSTMMoS(AWDLSTM):
+    """`AWDLSTM` whose output is a mixture of several softmaxes over one decoder.
+
+    Expert k reads latentₖ = tanh(Wₖ·hidden + bₖ), of the embedding's size, and has the share πₖ = softmax(V·hidden)ₖ:
+
+        p(token) = Σₖ πₖ·softmax(decoder·latentₖ)[token]
+
+    The defaults are the Selfish-RNN paper's: 35 M weights on WikiText-2. See `AWDNetwork` for the other arguments.
+
+    Args:
+        experts: number of softmaxes.
+        dropout_latent: probability of dropping a feature of the latents, one mask for a sequence.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int = 300,
+        hidden_size: int = 1150,
+        last_size: int = 650,
+        num_layers: int = 3,
+        experts: int = 15,
+        tied: bool = True,
+        dropout_embedding: float = 0.1,
+        dropout_input: float = 0.55,
+        dropout_between: float = 0.2,
+        dropout_output: float = 0.4,
+        dropout_latent: float = 0.29,
+        weight_drop: float = 0.5,
+    ) -> None:
+        check_sizes(experts=experts)
+        check_dropouts(dropout_latent=dropout_latent)
+        super().__init__(
+            vocab_size,
+            embedding_size,
+            hidden_size,
+            last_size,
+            num_layers,
+            tied,
+            dropout_embedding,
+            dropout_input,
+            dropout_between,
+            dropout_output,
+            weight_drop,
+            decoder_size=embedding_size,
+        )
+        self.experts = experts
+        self.dropout_latent = dropout_latent
+        self.prior = nn.Linear(last_size, experts, bias=False)
+        self.latent = nn.Linear(last_size, experts * embedding_size)
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        latent, log_prior = self._experts(hidden)
+        # Under autocast the latents come in lower precision, and the logits are to be made in the same.
+        weight = self.decoder.weight.to(latent.dtype)
+        return mixture_loss(
+            latent.flatten(0, -3), log_prior.flatten(0, -2), weight, self.decoder.bias, targets.flatten()
+        )
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        latent, log_prior = self._experts(hidden)
+        total = torch.full((), -torch.inf, device=hidden.device)
+        for expert in range(self.experts):
+            log_probs = F.log_softmax(self.decoder(latent[..., expert, :]), dim=-1)
+            total = torch.logaddexp(total, log_prior[..., expert, None] + log_probs)
+        return total
+
+    def _experts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (..., experts, embedding_size) and log π (..., experts) of `hidden` (..., features)."""
+        latent = torch.tanh(self.latent(hidden))
+        if latent.dim() == 3:
+            latent = locked_dropout(latent, self.dropout_latent, self.training)
+        log_prior = F.log_softmax(self.prior(hidden), dim=-1)
+        return latent.unflatten(-1, (self.experts, -1)), log_prior

@@ -1,0 +1,79 @@
+"""Stacked LSTM and GRU layers with plain dropout, as Zaremba et al. (2014) use them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.models.network import Network, Output, State
+
+__all__ = ["GRU", "LSTM", "StackedLSTM"]
+
+
+class _Stacked(Network):
+    """Layers of one of torch's recurrent modules, so that cuDNN runs them, with dropout around each.
+
+    Args:
+        vocab_size: number of distinct tokens.
+        embedding_size: features of a token's embedding.
+        hidden_size: features of every layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a feature before, between and after the layers, in [0, 1).
+        tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
+
+    Raises:
+        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
+    """
+
+    layer_type: type[nn.LSTM] | type[nn.GRU]
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int = 200,
+        hidden_size: int = 200,
+        num_layers: int = 2,
+        dropout: float = 0.2,
+        tied: bool = False,
+    ) -> None:
+        check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        check_dropouts(dropout=dropout)
+        super().__init__(vocab_size, embedding_size, hidden_size, tied)
+        self.dropout = nn.Dropout(dropout)
+        between = dropout if num_layers > 1 else 0.0
+        self.layers = self.layer_type(embedding_size, hidden_size, num_layers, dropout=between)
+
+    def forward(self, tokens: Tensor, state: State = None) -> Output:
+        raw, state = self.layers(self.dropout(self.embedding(tokens)), state)
+        return Output(self.dropout(raw), raw, state)
+
+
+class LSTM(_Stacked):
+    __doc__ = f"""LSTM layers. The state is `(h, c)`, each (num_layers, columns, hidden_size).
+
+    {_Stacked.__doc__}"""
+
+    layer_type = nn.LSTM
+
+
+class GRU(_Stacked):
+    __doc__ = f"""GRU layers. The state is one tensor, (num_layers, columns, hidden_size).
+
+    {_Stacked.__doc__}"""
+
+    layer_type = nn.GRU
+
+
+class StackedLSTM(LSTM):
+    """`LSTM` at the size of the Selfish-RNN paper's first network: 66.0 M weights on the Penn Treebank."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int = 1500,
+        hidden_size: int = 1500,
+        num_layers: int = 2,
+        dropout: float = 0.65,
+        tied: bool = False,
+    ) -> None:
+        super().__init__(vocab_size, embedding_size, hidden_size, num_layers, dropout, tied)

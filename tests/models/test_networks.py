@@ -1,0 +1,158 @@
+"""What holds for every network."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from plain_networks import PlainHighwayNetwork, PlainMoS, PlainOrderedNeuronsLSTM
+
+from lightning_sparse_rnn.models import (
+    AWDLSTM,
+    GRU,
+    LSTM,
+    AWDLSTMMoS,
+    OrderedNeuronsLSTM,
+    RecurrentHighwayNetwork,
+    StackedLSTM,
+)
+from lightning_sparse_rnn.models.network import map_state, state_batch_size
+
+VOCAB = 13
+NETWORKS = {
+    "stacked": lambda: StackedLSTM(VOCAB, 4, 5),
+    "lstm": lambda: LSTM(VOCAB, 4, 4, num_layers=1, tied=True),
+    "gru": lambda: GRU(VOCAB, 4, 5),
+    "highway": lambda: RecurrentHighwayNetwork(VOCAB, 4, 4, depth=3),
+    "uncoupled": lambda: RecurrentHighwayNetwork(VOCAB, 4, 5, depth=2, coupled=False, tied=False),
+    "ordered": lambda: OrderedNeuronsLSTM(VOCAB, 4, 6, chunk_size=2),
+    "awd": lambda: AWDLSTM(VOCAB, 4, 6),
+    "mixture": lambda: AWDLSTMMoS(VOCAB, 4, 6, 5, experts=3),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    return NETWORKS[request.param]().double()
+
+
+def token_by_token(network, tokens):
+    state, log_probs = None, []
+    for token in tokens:
+        output = network(token[None], state)
+        state = output.state
+        log_probs.append(network.log_probs(output.hidden)[0])
+    return torch.stack(log_probs), state
+
+
+@pytest.mark.parametrize("columns", [1, 20])
+def test_evaluation_in_parts_equals_token_by_token(network, columns):
+    network.eval()
+    tokens = torch.randint(VOCAB, (12, columns))
+    with torch.no_grad():
+        expected, end = token_by_token(network, tokens[:-1])
+        state, total = None, 0.0
+        for start, stop in ((0, 1), (1, 6), (6, 11)):
+            output = network(tokens[start:stop], state)
+            state = output.state
+            torch.testing.assert_close(network.log_probs(output.hidden), expected[start:stop])
+            total += network.loss(output.hidden, tokens[start + 1 : stop + 1]) * (stop - start) * columns
+    torch.testing.assert_close(state, end)
+    loss = -expected.gather(-1, tokens[1:, :, None]).mean()
+    torch.testing.assert_close(total / (11 * columns), loss)
+    assert state_batch_size(state) == columns
+
+
+def test_columns_do_not_see_each_other(network):
+    network.eval()
+    tokens = torch.randint(VOCAB, (6, 5))
+    with torch.no_grad():
+        together = network(tokens).hidden
+        for column in range(5):
+            torch.testing.assert_close(network(tokens[:, column : column + 1]).hidden, together[:, column : column + 1])
+
+
+def test_gradient_stops_at_a_detached_state(network):
+    tokens, targets = torch.randint(VOCAB, (2, 4, 3))
+    state = map_state(torch.Tensor.detach, network(tokens).state)
+    output = network(tokens, state)
+    network.loss(output.hidden, targets).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
+
+
+def test_state_holds_nothing_but_itself(network):
+    """A state that were a view of all outputs would keep them in memory, and in every checkpoint."""
+    for mode in (True, False):
+        network.train(mode)
+        map_state(_own_storage, network(torch.randint(VOCAB, (9, 3))).state)
+
+
+def _own_storage(part):
+    assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+    return part
+
+
+def test_copies_and_reloads(network):
+    tokens = torch.randint(VOCAB, (4, 3))
+    twin = copy.deepcopy(network)
+    torch.manual_seed(1)
+    expected = network(tokens).hidden
+    torch.manual_seed(1)
+    assert torch.equal(twin(tokens).hidden, expected)
+    for weight in twin.parameters():
+        weight.data.zero_()
+    twin.load_state_dict(network.state_dict())
+    torch.manual_seed(1)
+    assert torch.equal(twin(tokens).hidden, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_compiled_training_step_equals_the_eager_one(network):
+    tokens, targets = torch.randint(VOCAB, (2, 4, 3))
+    twin = copy.deepcopy(network)
+    losses = []
+    for model, call in ((network, network), (twin, torch.compile(twin, backend="eager"))):
+        torch.manual_seed(1)
+        loss = model.loss(call(tokens).hidden, targets)
+        loss.backward()
+        losses.append(loss)
+    torch.testing.assert_close(*losses)
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(
+    ("fast", "plain"),
+    [
+        (RecurrentHighwayNetwork, PlainHighwayNetwork),
+        (OrderedNeuronsLSTM, PlainOrderedNeuronsLSTM),
+        (AWDLSTMMoS, PlainMoS),
+    ],
+)
+def test_trains_as_its_reference(fast, plain):
+    """Step by step: ten steps of SGD with carried state, every weight compared after each."""
+    options = {"embedding_size": 4, "hidden_size": 4}
+    if fast is not RecurrentHighwayNetwork:
+        options["last_size"] = 4
+    if fast is OrderedNeuronsLSTM:
+        options["chunk_size"] = 2
+    torch.manual_seed(0)
+    ours = fast(VOCAB, **options).double()
+    theirs = plain(VOCAB, **options).double()
+    theirs.load_state_dict(ours.state_dict())
+    text = torch.randint(VOCAB, (51, 3))
+    states = [None, None]
+    for step in range(10):
+        tokens, targets = text[5 * step : 5 * step + 5], text[5 * step + 1 : 5 * step + 6]
+        for index, network in enumerate((ours, theirs)):
+            torch.manual_seed(step)
+            output = network(tokens, states[index])
+            states[index] = map_state(torch.Tensor.detach, output.state)
+            network.zero_grad()
+            network.loss(output.hidden, targets).backward()
+            with torch.no_grad():
+                for weight in network.parameters():
+                    weight -= 2.0 * weight.grad
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
