@@ -1,0 +1,74 @@
+"""``sparse-rnn-test``: the test perplexity of a run or of one checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sparse_rnn.checkpoints import check_fits, load_checkpoint
+
+__all__ = ["main", "test"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the test loss and perplexity of a run's best checkpoint, or of another one, as JSON."""
+    parser = argparse.ArgumentParser(prog="sparse-rnn-test", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
+    parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
+    given = parser.parse_args(arguments)
+    try:
+        config = _config(given.run, given.overrides)
+        metrics = test(config, given.checkpoint or given.run / "best.ckpt")
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"sparse-rnn-test: {error}") from None
+    print(json.dumps(metrics, indent=2))
+
+
+def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
+    """Return ``test_loss`` (nats a token) and ``test_ppl`` of a checkpoint on the text of ``config``.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint is damaged, or of another model; the message says what differs.
+    """
+    data = instantiate(config.data)
+    data.prepare_data()
+    model = instantiate(config.model, vocab_size=data.vocab_size)
+    saved = load_checkpoint(checkpoint)
+    check_fits(saved, model)
+    model.load_state_dict(saved["state_dict"])
+    trainer = pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    (metrics,) = trainer.test(model, datamodule=data, verbose=False)
+    return dict(metrics)
+
+
+def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
+    path = run / "config.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"Expected the folder of a run, with its config.yaml, got {run}.")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    OmegaConf.set_struct(config, True)
+    try:
+        config.merge_with_dotlist(list(overrides))
+    except Exception as error:
+        raise ValueError(f"Expected overrides like data.test_batch_size=1, got {list(overrides)}: {error}") from None
+    return config
+
+
+if __name__ == "__main__":
+    main()

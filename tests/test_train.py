@@ -1,0 +1,186 @@
+"""The train command: what a run leaves, going on after an interruption, and being asked twice."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from lightning_sparse_rnn.config import CONFIG_DIR
+from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.test import main as run_test
+from lightning_sparse_rnn.train import train
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    generator = random.Random(0)
+    words = [f"w{i}" for i in range(30)]
+    for name, lines in (("train", 120), ("valid", 30), ("test", 30)):
+        content = "\n".join(" ".join(generator.choices(words, k=9)) for _ in range(lines))
+        (folder / f"{name}.txt").write_text(content + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def config(text: Path, tmp_path: Path) -> DictConfig:
+    return small_config(text, tmp_path)
+
+
+def small_config(text: Path, tmp_path: Path, *overrides: str) -> DictConfig:
+    small = [
+        "data=folder",
+        f"data.root={text}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "data.batch_size=4",
+        "data.eval_batch_size=2",
+        "data.bptt=10",
+        "model.network.embedding_size=8",
+        "model.network.hidden_size=12",
+        "optimizer.nonmono=1",
+        f"trainer.max_epochs={EPOCHS}",
+        "trainer.accelerator=cpu",
+    ]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", [*small, *overrides])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: DictConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    results = train(config, folder)
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == {
+        "best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "metrics.csv",
+        "results.json",
+        "run.png",
+        "topology.csv",
+    }
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert set(results) >= {
+        "test_ppl", "val_ppl", "sparsity", "live_weights", "total_weights", "epochs", "averaging_began_epoch",
+        "seconds", "seed", "versions",
+    }  # fmt: skip
+
+    metrics = table(folder / "metrics.csv")
+    assert [int(row["epoch"]) for row in metrics] == list(range(EPOCHS))
+    assert min(float(row["val_ppl"]) for row in metrics) == pytest.approx(results["val_ppl"], rel=1e-6)
+    assert all(
+        float(row["train_ppl"]) > 1 and float(row["sparsity"]) == pytest.approx(0.67, abs=2e-3) for row in metrics
+    )
+
+    topology = table(folder / "topology.csv")
+    assert sorted({int(row["update"]) for row in topology}) == list(range(EPOCHS))
+    for number in range(EPOCHS):
+        rows = [row for row in topology if int(row["update"]) == number]
+        assert sum(int(row["live"]) for row in rows) == results["live_weights"]
+        assert sum(int(row["total"]) for row in rows) == results["total_weights"]
+        assert sum(int(row["pruned"]) for row in rows) == sum(int(row["regrown"]) for row in rows)
+
+
+def test_results_agree_with_the_saved_weights(config: DictConfig, tmp_path: Path) -> None:
+    results = train(config, tmp_path / "run")
+    saved = weights(tmp_path / "run" / "best.ckpt")
+    nonzero = sum(int(tensor.count_nonzero()) for tensor in saved.values() if tensor.dim() > 1)
+    # Newborn weights are zero until a gradient comes.
+    assert 0 < nonzero <= results["live_weights"]
+    assert results["total_weights"] == sum(tensor.numel() for tensor in saved.values() if tensor.dim() > 1)
+
+
+def test_dense_has_no_topology(text: Path, tmp_path: Path) -> None:
+    results = train(small_config(text, tmp_path, "method=dense", "trainer.max_epochs=1"), tmp_path / "run")
+    assert results["sparsity"] == 0.0
+    assert results["live_weights"] == results["total_weights"]
+    assert not (tmp_path / "run" / "topology.csv").exists()
+
+
+def test_static_keeps_its_topology(text: Path, tmp_path: Path) -> None:
+    train(small_config(text, tmp_path, "method=static", "trainer.max_epochs=2"), tmp_path / "run")
+    assert {row["update"] for row in table(tmp_path / "run" / "topology.csv")} == {"0"}
+
+
+def test_an_interrupted_run_goes_on_and_ends_like_one_that_was_not(
+    config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config, tmp_path / "whole")
+
+    step = LanguageModel.training_step
+    with monkeypatch.context() as patch:
+
+        def stop(self: LanguageModel, batch: Any, batch_idx: int) -> Any:
+            if self.current_epoch == 2 and batch_idx == 1:
+                raise OSError("the machine died")
+            return step(self, batch, batch_idx)
+
+        patch.setattr(LanguageModel, "training_step", stop)
+        with pytest.raises(OSError, match="the machine died"):
+            train(config, tmp_path / "broken")
+    assert not (tmp_path / "broken" / "results.json").exists()
+
+    resumed = train(config, tmp_path / "broken")
+    assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+    for name in ("best.ckpt", "checkpoints/last.ckpt"):
+        one, other = weights(tmp_path / "whole" / name), weights(tmp_path / "broken" / name)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert table(tmp_path / "broken" / "topology.csv") == table(tmp_path / "whole" / "topology.csv")
+    timeless = [
+        [{**row, "seconds": ""} for row in table(tmp_path / run / "metrics.csv")] for run in ("broken", "whole")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_finished_run_is_not_run_again(
+    config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = train(config, tmp_path / "run")
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert train(config, tmp_path / "run") == results
+    assert "This run is finished" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_config_is_refused(text: Path, tmp_path: Path) -> None:
+    train(small_config(text, tmp_path, "trainer.max_epochs=1"), tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"method\.sparsity: 0\.67, now 0\.5"):
+        train(small_config(text, tmp_path, "trainer.max_epochs=1", "method.sparsity=0.5"), tmp_path / "run")
+
+
+def test_the_test_command_finds_the_runs_test_perplexity(
+    config: DictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = train(config, tmp_path / "run")
+    capsys.readouterr()
+    run_test([str(tmp_path / "run")])
+    assert json.loads(capsys.readouterr().out)["test_ppl"] == results["test_ppl"]
+    run_test([str(tmp_path / "run"), "data.test_batch_size=1"])
+    assert json.loads(capsys.readouterr().out)["test_ppl"] != results["test_ppl"]
+
+
+def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"Expected the folder of a run, with its config\.yaml"):
+        run_test([str(tmp_path / "nowhere")])
+    train(config, tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"nothing\.ckpt"):
+        run_test([str(tmp_path / "run"), "--checkpoint", str(tmp_path / "nothing.ckpt")])
+    with pytest.raises(SystemExit, match=r"data\.no_such_option"):
+        run_test([str(tmp_path / "run"), "data.no_such_option=1"])
