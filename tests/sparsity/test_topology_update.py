@@ -160,10 +160,10 @@ def test_a_gate_of_large_weights_keeps_more_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "n", "count"), [(0.1, 30, 3), (0.3, 10, 3), (0.7, 10, 7), (0.29, 100, 29), (0.005, 3, 1)]
+    ("rate", "n", "count"), [(0.07, 100, 7), (0.55, 100, 55), (0.14, 50, 7), (0.29, 100, 29), (0.005, 3, 1)]
 )
 def test_the_share_is_not_moved_by_rounding_errors(rate: float, n: int, count: int) -> None:
-    """0.1 · 30 is a little above 3 in floating point, and 0.29 · 100 a little below 29."""
+    """0.07 · 100 is a little above 7 in floating point, and 0.29 · 100 a little below 29."""
     weight = torch.zeros(2, 100)
     weight[0, :n] = torch.arange(1, n + 1)
     topology = SparseTopology(nn.ParameterList([nn.Parameter(weight)]), allocation="nonzero")
