@@ -55,7 +55,7 @@ class NonMonotonicAveraging(ResumesExactly):
         return self._began_epoch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}  # a copy has no hook in any module
+        return {**super().__getstate__(), "_handle": None}  # a copy has no hook in any module
 
     def state_dict(self) -> dict[str, Any]:
         return {"began_epoch": self._began_epoch, "restarts": self._restarts}

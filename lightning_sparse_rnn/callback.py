@@ -167,9 +167,9 @@ class SelfishSparseCallback(ResumesExactly):
         return self._topology.state_dict()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy does not drag the module along: it has the topology as saved, for the module it is to train.
+        # A copy has the topology as saved, for the module it is to train.
         own = {"_topology": None, "_saved_topology": self._topology_to_save(), "_saved_for": None}
-        return {**self.__dict__, **own, "_handles": []}
+        return {**super().__getstate__(), **own, "_handles": []}
 
     # ------------------------------------------------------------------------------------------------ start and end
 

@@ -26,6 +26,10 @@ class ResumesExactly(Callback):
     _to_restore: dict[str, Tensor] | None = None
     _saved_between_epochs = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy does not drag along the module, whose logging methods Lightning attaches to its callbacks.
+        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._before_batch = _random_state(trainer)
 
