@@ -6,7 +6,6 @@ import glob
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
-from lightning_sparse_rnn.compatibility import refuse_unsupported
+from lightning_sparse_rnn.compatibility import ancestors, refuse_unsupported
 from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.resume import ResumesExactly
 from lightning_sparse_rnn.sparsity import SparseTopology, TopologyUpdate, sparsifiable_parameters
@@ -207,6 +206,7 @@ class SelfishSparseCallback(ResumesExactly):
             self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
         self._resuming = False
         self._detach()
 
@@ -314,10 +314,10 @@ class SelfishSparseCallback(ResumesExactly):
     def _progress(self, trainer: Trainer) -> float:
         """Share of training that is done, in optimizer steps; by the Trainer's own limits where these are not known."""
         total = -1.0
-        if trainer.lightning_module.automatic_optimization:  # else who knows how many steps a batch makes
-            # It accumulates a different number of batches in different epochs: their number is not known either.
-            with suppress(MisconfigurationException):
-                total = float(trainer.estimated_stepping_batches)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        accumulation_changes = any("GradientAccumulationScheduler" in ancestors(other) for other in callbacks)
+        if trainer.lightning_module.automatic_optimization and not accumulation_changes:
+            total = float(trainer.estimated_stepping_batches)
         if 0 < total < math.inf:
             return min(1.0, self._steps / total)
         limits = ((trainer.current_epoch, trainer.max_epochs), (trainer.global_step, trainer.max_steps))

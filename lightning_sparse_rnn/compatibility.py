@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-__all__ = ["refuse_unsupported"]
+__all__ = ["ancestors", "refuse_unsupported"]
 
 # By name: `lightning.pytorch` has classes of its own under the same names, and some exist only in newer versions.
 _SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
@@ -23,17 +23,18 @@ def refuse_unsupported(callback: Callback, trainer: Trainer) -> None:
         MisconfigurationException: says which one, why, and what to do.
     """
     own = type(callback).__name__
-    if names := _SHARDED & _ancestors(trainer.strategy):
+    if names := _SHARDED & ancestors(trainer.strategy):
         raise MisconfigurationException(
             f"{own} needs whole parameters on every process, and {names.pop()} shards them. Use `strategy='ddp'`."
         )
     for other in trainer.callbacks:  # type: ignore[attr-defined]
-        for name in _CALLBACKS.keys() & _ancestors(other):
+        for name in _CALLBACKS.keys() & ancestors(other):
             raise MisconfigurationException(
                 f"{own} cannot run beside {type(other).__name__}: {_CALLBACKS[name]}. Remove one of the two; "
                 "for averaged weights use SNTASGD with NonMonotonicAveraging."
             )
 
 
-def _ancestors(instance: object) -> set[str]:
+def ancestors(instance: object) -> set[str]:
+    """Return the names of the classes that ``instance`` is of, whichever Lightning they come from."""
     return {kind.__name__ for kind in type(instance).__mro__}
