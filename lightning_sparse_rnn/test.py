@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.checkpoints import check_fits, load_checkpoint
+from lightning_sparse_rnn.quiet import quiet
 
 __all__ = ["main", "test"]
 
@@ -38,6 +39,7 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or of another model; the message says what differs.
     """
+    quiet()
     data = instantiate(config.data)
     data.prepare_data()
     model = instantiate(config.model, vocab_size=data.vocab_size)

@@ -20,12 +20,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callback import SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import find_last_good
+from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
 from lightning_sparse_rnn.config import CONFIG_DIR, differences
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
 from lightning_sparse_rnn.plots import plot_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
+from lightning_sparse_rnn.quiet import quiet
 from lightning_sparse_rnn.record import RunRecord
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 
@@ -54,6 +55,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     Raises:
         SystemExit: the folder holds a run of another config.
     """
+    quiet()
     finished = folder / "results.json"
     _claim(folder, config)
     if finished.exists():
@@ -63,11 +65,12 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         return results
 
     pl.seed_everything(config.seed, verbose=False)
+    # What is quick to make comes first, so that a mistake in it shows before text is read.
+    sparsity = instantiate(config.method) if "_target_" in config.method else None
+    averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
     model = instantiate(config.model, vocab_size=data.vocab_size)
-    sparsity = instantiate(config.method) if "_target_" in config.method else None
-    averaging = instantiate(config.averaging) if config.averaging else None
     record = RunRecord(folder, sparsity, averaging)
     best = ModelCheckpoint(
         folder, filename="best", monitor="val_loss", enable_version_counter=False, save_weights_only=True
@@ -81,6 +84,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         config.trainer,
         callbacks=[callback for callback in callbacks if callback is not None],
         logger=instantiate(config.logger) if config.logger else False,
+        plugins=[WholeFileCheckpointIO()],
         default_root_dir=str(folder),
     )
     checkpoint = find_last_good(folder / "checkpoints")

@@ -1,0 +1,34 @@
+"""What the commands keep from the terminal: messages that no one who runs them can do anything about."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+__all__ = ["quiet"]
+
+_WARNINGS = (
+    # A run that is resumed finds its own checkpoints.
+    r"Checkpoint directory .* exists and is not empty",
+    # Lightning's own use of torch.
+    r".*isinstance\(treespec, LeafSpec\).* is deprecated",
+)
+_MESSAGES = (
+    "Tip:",
+    "TPU available",
+    "GPU available",
+    "Restoring states",
+    "Loaded model weights",
+    "Restored all states",
+)
+
+
+def quiet() -> None:
+    """Drop them, for the rest of the process."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_of_interest)
+
+
+def _of_interest(record: logging.LogRecord) -> bool:
+    return not any(part in record.getMessage() for part in _MESSAGES)
