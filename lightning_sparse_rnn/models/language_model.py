@@ -222,12 +222,31 @@ class LanguageModel(pl.LightningModule):
             checkpoint[_CHECKPOINT_KEY] = _of_each_rank(self.all_gather(parts), self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_network(checkpoint)
         saved = checkpoint.get(_CHECKPOINT_KEY, [])
         world_size = self._trainer.world_size if self._trainer is not None else 1
         self._before = self._after = None
         if len(saved) == world_size:
             self._before = self._after = _Carried(*saved[self.global_rank])
             self.train_loss.load(self._after.total, self._after.tokens)
+
+    def _check_network(self, checkpoint: dict[str, Any]) -> None:
+        """Raise ValueError if `checkpoint` is plainly one of another network."""
+        ours, theirs = self.hparams["network"], checkpoint.get("hyper_parameters", {}).get("network")
+        if ours and theirs and ours["_target_"] != theirs.get("_target_"):
+            raise ValueError(f"Expected a checkpoint of {ours['_target_']}, got one of {theirs.get('_target_')}.")
+        saved = checkpoint["state_dict"]
+        different = [
+            f"{name} of {tuple(saved[name].shape)} instead of {tuple(weight.shape)}"
+            for name, weight in self.named_parameters(remove_duplicate=False)
+            if name in saved and saved[name].shape != weight.shape
+        ]
+        if different:
+            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+            raise ValueError(
+                f"Expected a checkpoint of a network of these sizes, got {', '.join(different[:3])}{more}. Give the "
+                "network, and its vocabulary, the sizes they were trained with."
+            )
 
 
 @contextmanager

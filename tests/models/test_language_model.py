@@ -333,6 +333,22 @@ class TestCheckpoints:
             LanguageModel.load_from_checkpoint(path)
         assert same_weights(LanguageModel.load_from_checkpoint(path, network=StackedLSTM(VOCAB, 6, 5)), model)
 
+    @pytest.mark.parametrize(
+        ("network", "message"),
+        [
+            ({**NETWORK, "hidden_size": 7}, "network.decoder.weight of .17, 5. instead of .17, 7., .* and 5 more"),
+            ({**NETWORK, "_target_": "lightning_sparse_rnn.models.GRU"}, "Expected a checkpoint of .*GRU, got .*LSTM"),
+        ],
+    )
+    def test_of_another_network(self, tmp_path, network, message):
+        path = tmp_path / "last.ckpt"
+        fit(tmp_path, language_model()).save_checkpoint(path)
+        for load in (trainer(tmp_path).test, trainer(tmp_path).validate):
+            with pytest.raises(ValueError, match=message):
+                load(language_model(network=network), Batches(text()), ckpt_path=path)
+        with pytest.raises(ValueError, match=message):
+            fit(tmp_path, language_model(network=network), ckpt_path=path)
+
 
 class TestBadInput:
     @pytest.mark.parametrize(
