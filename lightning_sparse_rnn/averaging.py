@@ -131,6 +131,7 @@ class NonMonotonicAveraging(ResumesExactly):
                     f"Epoch {trainer.current_epoch}: {self.monitor} {loss:.4f} is above the best of all but the last "
                     "validations. Averaging begins."
                 )
+        super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._show_training_weights(trainer)
@@ -138,6 +139,9 @@ class NonMonotonicAveraging(ResumesExactly):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for optimizer in _optimizers(trainer):
             optimizer.show_averaged_weights()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)  # which Lightning leaves out when it resumes a run that was at its end
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

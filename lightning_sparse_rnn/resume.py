@@ -1,4 +1,4 @@
-"""What exact resume needs beyond weights, masks and optimizer state: torch's random numbers, as they stood."""
+"""What exact resume needs beyond weights, masks and optimizer state: random numbers and counters, as they stood."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+
+from lightning_sparse_rnn.loop_state import batch_is_broken_off, gradients_wait, settle, validation_follows
 
 __all__ = ["ResumesExactly"]
 
-_KEY = "lightning_sparse_rnn.random_state"
+_KEY = "lightning_sparse_rnn.resume"
 
 
 class ResumesExactly(Callback):
-    """Saves torch's random state in checkpoints and restores it when training goes on from one.
+    """Lets training go on from any checkpoint as if it had not been interrupted.
 
-    Dropout and shuffling then draw what they would have drawn without the interruption. A checkpoint written while a
-    batch is being processed, which an exception causes, holds the state from before that batch, since a resumed run
-    does the batch again. Processes other than the first go on from a state of their own, made from the first's.
+    Checkpoints hold torch's random state, so that dropout and shuffling draw what they would have drawn. One written
+    inside a batch or a validation, which an exception causes, holds the state from before it, since a resumed run does
+    it again. Processes other than the first go on from a state of their own, made from the first's.
+
+    Loading a checkpoint warns of what it cannot hold: gradients that were being accumulated, an optimizer step taken
+    in part, and a last validation that Lightning does not come back to.
     """
 
     _before_batch: dict[str, Tensor] | None = None
+    _after_batch: dict[str, Tensor] | None = None
+    _stepping = False
+    _validated = True  # whether the validation that follows the last batch, if one does, has ended
     _to_restore: dict[str, Tensor] | None = None
     _saved_between_epochs = False
 
@@ -31,32 +40,69 @@ class ResumesExactly(Callback):
         return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._before_batch = _random_state(trainer)
+        self._before_batch, self._after_batch = _random_state(trainer), None
+        self._validated = False
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._stepping = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._before_batch = None
+        self._before_batch, self._after_batch = None, _random_state(trainer)
+        self._stepping = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._validated = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_KEY] = self._before_batch or _random_state(trainer)
+        in_batch = batch_is_broken_off(trainer)
+        validation_is_due = not in_batch and not self._validated and validation_follows(trainer)
+        before = self._before_batch if in_batch else self._after_batch if validation_is_due else None
+        lost = []
+        if in_batch and self._stepping:
+            lost.append("an optimizer step is taken again that may have been taken wholly or in part")
+        elif gradients_wait(trainer):
+            lost.append("the gradients accumulated since the last optimizer step are gone")
+        checkpoint[_KEY] = {
+            "random": before or _random_state(trainer),
+            "validation_is_due": validation_is_due,
+            "lost": lost,
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit" or _KEY not in checkpoint:
             return
-        self._to_restore = checkpoint[_KEY]
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        saved, loops = checkpoint[_KEY], checkpoint["loops"]["fit_loop"]
+        settle(loops, saved["validation_is_due"])
+        self._to_restore = self._after_batch = saved["random"]
+        self._validated = not saved["validation_is_due"]
+        epochs = loops["epoch_progress"]["current"]
         self._saved_between_epochs = epochs["processed"] == epochs["ready"]
+        lost = list(saved["lost"])
+        if saved["validation_is_due"] and checkpoint["global_step"] == trainer.max_steps:
+            lost.append("the validation after the last step is not made; `trainer.validate` makes it")
+        if lost:
+            rank_zero_warn(
+                f"This checkpoint was written where training cannot go on exactly: {'; '.join(lost)}. Where that "
+                "matters, resume from one written at the end of an optimizer step, a validation or an epoch."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A loader draws its shuffle when it is opened. After a checkpoint from between two epochs newer versions of
         # Lightning open the next epoch's before `on_train_start`, and only then; older ones open it again afterwards,
-        # like all do after other checkpoints.
-        opened_once = self._saved_between_epochs and hasattr(trainer.fit_loop, "is_resuming")
+        # like all do after other checkpoints, and when training ends with `max_steps`.
+        opened_once = (
+            self._saved_between_epochs and hasattr(trainer.fit_loop, "is_resuming") and trainer.max_steps == -1
+        )
         self._restore(trainer, keep=not opened_once)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._to_restore = None  # a fit that never started, as after the learning rate finder, leaves none to the next
 
     def _restore(self, trainer: Trainer, keep: bool = False) -> None:
         if self._to_restore is not None:

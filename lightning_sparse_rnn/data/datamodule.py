@@ -140,4 +140,5 @@ class TextDataModule(pl.LightningDataModule):
         epoch = progress.processed if self.trainer.max_steps == -1 else progress.completed
         if progress.started == epoch:  # between two epochs: the count of batches is still that of the last one
             return epoch, 0
-        return (epoch + 1, 0) if batches.is_last_batch else (epoch, batches.current.processed)
+        over = batches.is_last_batch and batches.current.processed == batches.current.ready
+        return (epoch + 1, 0) if over else (epoch, batches.current.processed)

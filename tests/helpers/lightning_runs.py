@@ -137,7 +137,8 @@ class Record(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.rows += [(trainer.global_step, name, float(value)) for name, value in trainer.callback_metrics.items()]
+            names = ("val_loss", "rising")
+            self.rows += [(trainer.global_step, name, float(trainer.callback_metrics[name])) for name in names]
 
 
 def sparse_callbacks(optimizer: str = "sntasgd", **options: Any) -> list[pl.Callback]:
