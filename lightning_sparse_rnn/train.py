@@ -67,6 +67,11 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to make comes first, so that a mistake in it shows before text is read.
     sparsity = instantiate(config.method) if "_target_" in config.method else None
+    if sparsity is None and config.method.sparsity:
+        raise SystemExit(
+            f"Expected method.sparsity=0 for a dense method, got {config.method.sparsity}. Choose method=selfish or "
+            "another sparse one."
+        )
     averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
