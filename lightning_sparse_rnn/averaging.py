@@ -72,6 +72,7 @@ class NonMonotonicAveraging(ResumesExactly):
         self._handle = pl_module.register_state_dict_post_hook(_AveragedStateDict(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
         self._remove_hook()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

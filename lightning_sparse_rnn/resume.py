@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_sparse_rnn.compatibility import ancestors
 from lightning_sparse_rnn.loop_state import batch_is_broken_off, gradients_wait, settle, validation_follows
 
 __all__ = ["ResumesExactly"]
@@ -72,6 +73,7 @@ class ResumesExactly(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        _load_unrounded(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit" or _KEY not in checkpoint:
             return
         saved, loops = checkpoint[_KEY], checkpoint["loops"]["fit_loop"]
@@ -109,6 +111,13 @@ class ResumesExactly(Callback):
             _set_random_state(trainer, self._to_restore)
         if not keep:
             self._to_restore = None
+
+
+def _load_unrounded(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Load the weights again for a run in float64: Lightning loads them before it turns the module to it."""
+    if "DoublePrecision" in ancestors(trainer.precision_plugin) and module.dtype != torch.float64:
+        trainer.precision_plugin.convert_module(module)
+        trainer.strategy.load_model_state_dict(checkpoint, strict=module.strict_loading)
 
 
 def _random_state(trainer: Trainer) -> dict[str, Tensor]:

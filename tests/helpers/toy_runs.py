@@ -54,7 +54,7 @@ class Watch(pl.Callback):
         counts = {}
         for name, parameter in topology.parameters.items():
             assert not parameter[masks[parameter] == 0].any(), f"{name} has inactive weights that are not zero"
-            counts[name] = int(masks[parameter].sum())
+            counts[name] = int(masks[parameter].count_nonzero())
         assert counts == (self.counts or counts)
         self.counts = counts
         self.batches += 1
