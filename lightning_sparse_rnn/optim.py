@@ -210,7 +210,7 @@ class SNTASGD(Optimizer):
                 if isinstance(state["born"], int):
                     state["born"] = torch.full_like(parameter, state["born"], dtype=torch.int32)
                 state["born"].masked_fill_(newborn, self._steps)
-                state["mean"] = torch.where(newborn, parameter, state["mean"])
+                torch.where(newborn, parameter, state["mean"], out=state["mean"])
             if parameter in self._masks:
                 state["mean"].mul_(self._masks[parameter])
 
@@ -262,7 +262,9 @@ class SNTASGD(Optimizer):
         state = self.state[parameter]
         if "sum" not in state or self._steps == self._folded:
             return state["mean"].to(parameter.dtype, copy=True)
-        return self._folded_mean(state["mean"].clone(), state).to(parameter.dtype)
+        mean = state["mean"].clone()
+        self._fold_into(mean, state["sum"].clone(), state["born"])
+        return mean.to(parameter.dtype)
 
     def training(self, parameter: Tensor) -> Tensor:
         """Return a copy of w of one parameter, in its shape and dtype, whatever the parameters show."""
@@ -274,14 +276,13 @@ class SNTASGD(Optimizer):
             return
         for parameter in self._all():
             state = self.state[parameter]
-            self._folded_mean(state["mean"], state)
+            self._fold_into(state["mean"], state["sum"], state["born"])
             state["sum"].zero_()
         self._folded = self._steps
 
-    def _folded_mean(self, mean: Tensor, state: dict[str, Any]) -> Tensor:
-        """Fold a parameter's sum into ``mean``, in place: mean + (sum − n · mean) / (K − b)."""
-        correction = state["sum"].sub(mean, alpha=self._steps - self._folded)
-        return mean.add_(correction.div_(self._steps - state["born"]))
+    def _fold_into(self, mean: Tensor, total: Tensor, born: Tensor | int) -> None:
+        """Fold the sum of the ``n`` latest steps into ``mean``: mean + (sum − n · mean) / (K − b); ``total`` goes."""
+        mean.add_(total.sub_(mean, alpha=self._steps - self._folded).div_(self._steps - born))
 
     def _sum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
