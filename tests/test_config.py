@@ -53,13 +53,39 @@ def test_every_model_trains_with_every_optimizer(name: str, optimizer: str) -> N
         assert config.averaging is None
 
 
+# Millions of weights as published, and the size of the corpus's vocabulary.
+PUBLISHED_SIZES = {
+    "ptb_stacked_lstm": (66.0, 10_000),
+    "ptb_rhn": (23.5, 10_000),
+    "ptb_on_lstm": (25.0, 10_000),
+    "ptb_awd_lstm": (24.2, 10_000),
+    "wikitext2_awd_lstm": (33.6, 33_278),
+    "wikitext2_mos": (35.0, 33_278),
+}
+
+
 @pytest.mark.parametrize("name", names("experiment"))
-def test_every_experiment_composes(name: str) -> None:
+def test_every_experiment_makes_its_parts(name: str) -> None:
     config = composed(f"experiment={name}")
     with torch.device("meta"):
-        assert isinstance(instantiate(config.model, vocab_size=10_000), LanguageModel)
-    assert isinstance(instantiate(config.method), SelfishSparseCallback)
+        model = instantiate(config.model, vocab_size=PUBLISHED_SIZES.get(name, (0, 50))[1])
+    assert isinstance(model.configure_optimizers(), SNTASGD)
+    assert isinstance(instantiate(config.averaging), NonMonotonicAveraging)
     assert isinstance(instantiate(config.data), TextDataModule)
+    sparse = instantiate(composed(f"experiment={name}", "method=selfish").method)
+    assert isinstance(sparse, SelfishSparseCallback)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_recipes_have_the_published_number_of_weights(name: str) -> None:
+    millions, vocabulary = PUBLISHED_SIZES[name]
+    with torch.device("meta"):
+        model = instantiate(composed(f"experiment={name}").model, vocab_size=vocabulary)
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_methods_that_are_not_sparse_pass_over_a_recipes_sparsity() -> None:
+    assert composed("experiment=ptb_stacked_lstm", "method=dense").method == {"sparsity": 0.0}
 
 
 def test_the_papers_stacked_lstm_is_the_papers() -> None:
