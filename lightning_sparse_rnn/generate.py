@@ -145,3 +145,7 @@ def _spaced(words: Iterable[str]) -> Iterator[str]:
         else:
             yield space + word
             space = " "
+
+
+if __name__ == "__main__":
+    main()

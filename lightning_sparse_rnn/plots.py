@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["plot_run"]
 
@@ -54,9 +55,10 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.axvline(began, color="0.4", linewidth=1)
         axes.annotate("averaging begins", (began, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
                       ha="right", color="0.3", fontsize=8)  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="perplexity (log scale)", yscale="log")
+    axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)", yscale="log")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Perplexity", loc="left", fontsize=10)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
@@ -70,10 +72,11 @@ def _plot_densities(figure: SubFigure, densities: Mapping[str, Mapping[str, Sequ
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
         for index, (gate, points) in enumerate(gates.items()):
             axes.plot(*zip(*points, strict=True), label=gate, **_STYLES[index % len(_STYLES)])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(tensor, fontsize=8)
         axes.grid(alpha=0.25)
     grid[0, 0].legend(frameon=False, fontsize=7)
     for axes in grid[-1]:
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epochs trained")
     for axes in grid[:, 0]:
         axes.set_ylabel("density", fontsize=8)

@@ -164,7 +164,7 @@ def _summary(results: dict[str, Any]) -> str:
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f} "
         f"(an add-one unigram model: {results['unigram_ppl']:.2f})\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
-        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"from epoch {began} on")
+        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began after epoch {began}")
     )
 
 
