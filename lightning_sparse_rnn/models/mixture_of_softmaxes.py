@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.dropout import locked_dropout
-from lightning_sparse_rnn.models.mixture import mixture_loss
+from lightning_sparse_rnn.models.mixture_loss import mixture_loss
 
 __all__ = ["AWDLSTMMoS"]
 
@@ -67,11 +67,8 @@ class AWDLSTMMoS(AWDLSTM):
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)
-        # Under autocast the latents come in lower precision, and the logits are to be made in the same.
-        weight = self.decoder.weight.to(latent.dtype)
-        return mixture_loss(
-            latent.flatten(0, -3), log_prior.flatten(0, -2), weight, self.decoder.bias, targets.flatten()
-        )
+        rows = latent.flatten(0, -3), log_prior.flatten(0, -2)
+        return mixture_loss(*rows, self.decoder.weight, self.decoder.bias, targets.flatten())
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)

@@ -19,9 +19,9 @@ _LOGITS_AT_A_TIME_ON_DEVICES = 2**26
 def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Mean of −log Σₖ πₖ·softmax(weight·latentₖ + bias)[target] (Yang et al. 2018, equation 2).
 
-    Only two numbers of each softmax enter the loss, the target's logit and the logarithm of the normaliser, and
-    the gradient of expert k's logits is r·(softmax − onehot) with r = πₖ·pₖ(target) / Σⱼ πⱼ·pⱼ(target). A few rows
-    at a time, the logits are computed, used for both, and forgotten: few are ever held, and none is computed twice.
+    Only one number of each softmax enters the loss, the target's probability p, and the gradient of expert k's logits
+    is r·(softmax − onehot) with r = πₖ·pₖ / Σⱼ πⱼ·pⱼ. A few rows at a time, the logits are computed, used for both, and
+    forgotten: few are ever held, and none is computed twice.
 
     Args:
         latent: (rows, experts, features).
@@ -31,8 +31,11 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
         targets: (rows,).
 
     Returns:
-        A scalar, in nats per row, float32 at least; latent and weight may be of lower precision.
+        A scalar, in nats per row, float32 at least. Under autocast the products are made in its precision.
     """
+    device = latent.device.type
+    if torch.is_autocast_enabled(device) and latent.dtype != torch.float64:
+        latent, weight = (part.to(torch.get_autocast_dtype(device)) for part in (latent, weight))
     return _MixtureLoss.apply(latent, log_prior, weight, bias, targets, torch.is_grad_enabled())
 
 
