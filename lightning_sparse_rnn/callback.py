@@ -109,10 +109,13 @@ class SelfishSparseCallback(ResumesExactly):
         """The live topology.
 
         Raises:
-            RuntimeError: no fit has started yet.
+            RuntimeError: no fit has started yet in this process.
         """
         if self._topology is None:
-            raise RuntimeError("The topology is made when a fit starts: call `trainer.fit` first.")
+            raise RuntimeError(
+                "The topology is made when a fit starts, in the process that trains: call `trainer.fit` first. A "
+                "strategy that spawns processes leaves it in those; their checkpoints have it."
+            )
         return self._topology
 
     @property
