@@ -139,6 +139,18 @@ def test_every_weight_is_averaged_since_it_was_last_born(tmp_path: Path) -> None
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_tied_weight_is_averaged_under_all_its_names(tmp_path: Path) -> None:
+    module = Scripted([1, 2, 3, 0, 0, 0])
+    module.twin = torch.nn.Linear(6, 2)
+    module.twin.weight = module.linear.weight
+    record = Weights()
+    fit(tmp_path, module, record, NonMonotonicAveraging("scripted"))
+    saved = record.saved[-1]
+    torch.testing.assert_close(saved["linear.weight"], mean(record.trained[15:])["linear.weight"])
+    assert torch.equal(saved["twin.weight"], saved["linear.weight"])
+    assert module.twin.weight is module.linear.weight
+
+
 def test_several_optimizers_average_and_others_are_left_alone(tmp_path: Path) -> None:
     class Two(Scripted):
         def __init__(self) -> None:

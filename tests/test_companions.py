@@ -148,7 +148,6 @@ class Tunable(Net):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.dropout.p = 0.0  # tuners draw random numbers
         self.kind = kind
         self.lr = 0.05
         self.batch_size = 2
@@ -167,9 +166,11 @@ class Tunable(Net):
         return SNTASGD(self.parameters(), lr=self.lr, nonmono=1)
 
 
-def tunable(kind: str) -> Tunable:
+def tunable(kind: str, dropout: float = 0.0) -> Tunable:
     torch.manual_seed(1)
-    return Tunable(kind)
+    module = Tunable(kind)
+    module.dropout.p = dropout
+    return module
 
 
 def run(module: Tunable, trainer: pl.Trainer, sparse: SelfishSparseCallback) -> dict[str, Any]:
@@ -194,7 +195,8 @@ def test_the_learning_rate_finder_searches_sparse_and_leaves_the_run_as_it_was(
         made = list(pair(update_every_n_steps=15))
         return made if kind == "sntasgd" else made[:1]
 
-    module, own = tunable(kind), ours()
+    dropout = 0.3 if how == "tuner" else 0.0  # in the same fit, the finder has drawn random numbers
+    module, own = tunable(kind, dropout), ours()
     options = {"min_lr": 1e-3, "max_lr": 0.1}
     if how == "tuner":
         trainer = make_trainer(tmp_path, own, max_epochs=3)
@@ -210,7 +212,8 @@ def test_the_learning_rate_finder_searches_sparse_and_leaves_the_run_as_it_was(
     if trainer.global_step < 60:
         pytest.skip("after its search as a callback, this version of Lightning leaves out an epoch, sparse or not")
 
-    plain, own = tunable(kind), ours()
+    assert own[0].state_dict()["topology"]["updates"] == own[0].topology.updates == 3
+    plain, own = tunable(kind, dropout), ours()
     plain.lr = module.lr
     assert_same(found, run(plain, make_trainer(tmp_path, own, max_epochs=3), own[0]))
     assert len(found["updates"]) == 4
@@ -267,6 +270,21 @@ def test_a_module_built_by_configure_model_trains_as_one_built_before(tmp_path: 
     module, (sparse, averaging) = Late(), pair()
     trainer = fit(tmp_path, module, sparse, averaging)
     assert_same(end(trainer, module, sparse), alone)
+
+
+class Brings(Net):
+    """Has its callbacks with it."""
+
+    def configure_callbacks(self) -> Any:
+        self.callbacks = pair()
+        return list(self.callbacks)
+
+
+def test_callbacks_that_a_module_brings_work_as_those_of_the_trainer(tmp_path: Path, alone: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    module = Brings()
+    trainer = fit(tmp_path, module)
+    assert_same(end(trainer, module, module.callbacks[0]), alone)
 
 
 # ------------------------------------------------------------------------------------------------------------- refused
