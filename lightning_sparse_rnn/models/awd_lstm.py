@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout
 from lightning_sparse_rnn.models.network import Network, Output, State
 
@@ -41,6 +42,8 @@ class WeightDropLSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if evaluates_here(self, x):
+            return evaluate_layers(self, x, state)
         if not self.training or self.weight_drop == 0:
             output, state = super().forward(x, state)
             return output, state

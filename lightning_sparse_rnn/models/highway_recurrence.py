@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.repeated_product import repeated_product
+
 __all__ = ["highway_recurrence"]
 
 
@@ -56,13 +58,14 @@ class _HighwayRecurrence(torch.autograd.Function):
         kept = steps if keep else 1
         gates = inputs.new_empty(depth, kept, columns, rows, dtype=dtype)
         deeper = inputs.new_empty(depth - 1, kept, columns, features, dtype=dtype)
+        products = [repeated_product(weight, columns, steps) for weight in weights]
         for step in range(steps):
             at = step if keep else 0
             entering = [chain[step], *deeper[:, at], chain[step + 1]]
             addends = [inputs[step], *biases]
-            for d, (weight, addend) in enumerate(zip(weights, addends, strict=True)):
+            for d, (product, addend) in enumerate(zip(products, addends, strict=True)):
                 s, out, gate = entering[d], entering[d + 1], gates[d, at]
-                _affine(addend, s if mask is None else s * mask, weight, out=gate)
+                torch.add(product(s if mask is None else s * mask), addend, out=gate)
                 h, t, *carry = gate.split(features, dim=-1)
                 h.tanh_()
                 gate[:, features:].sigmoid_()
@@ -96,13 +99,14 @@ class _HighwayRecurrence(torch.autograd.Function):
             else:
                 torch.mul(t * (1 - t), h - s, out=to_t)
                 carries.append(1 - t)
+        products = [repeated_product(weight.t(), columns, steps) for weight in weights]
         ds = torch.zeros_like(chain[0])
         for step in reversed(range(steps)):
             ds += grad[step]
             for d in reversed(range(depth)):
                 dgate = local[d, step]
                 dgate.view(columns, -1, features).mul_(ds.unsqueeze(1))
-                back = torch.mm(dgate.to(weights[d].dtype), weights[d])
+                back = products[d](dgate)
                 ds *= carries[d][step]
                 if mask is None:
                     ds += back
@@ -116,11 +120,3 @@ class _HighwayRecurrence(torch.autograd.Function):
             dbiases.append(local[d].sum((0, 1)).to(weight.dtype))
         input_dtype, state_dtype = ctx.input_dtypes
         return local[0].to(input_dtype), ds.to(state_dtype), None, None, None, *dweights, *dbiases[1:]
-
-
-def _affine(addend: Tensor, x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """`out` = addend + x·weightᵀ, the product in the weight's precision."""
-    if weight.dtype == out.dtype:
-        torch.addmm(addend, x, weight.t(), out=out)
-    else:
-        torch.add(addend, torch.mm(x.to(weight.dtype), weight.t()), out=out)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.repeated_product import repeated_product
+
 __all__ = ["ordered_recurrence"]
 
 
@@ -54,13 +56,11 @@ class _OrderedRecurrence(torch.autograd.Function):
         gates = inputs.new_empty(kept, columns, rows, dtype=dtype)
         cells = inputs.new_empty(kept + keep, columns, features, dtype=dtype)
         cells[0] = c
+        product = repeated_product(weight, columns, steps)
         for step in range(steps):
             at = step if keep else 0
             gate = gates[at]
-            if weight.dtype == gate.dtype:
-                torch.addmm(inputs[step], outputs[step], weight.t(), out=gate)
-            else:
-                torch.add(inputs[step], torch.mm(outputs[step].to(weight.dtype), weight.t()), out=gate)
+            torch.add(product(outputs[step]), inputs[step], out=gate)
             master, o, g, i, f = _split(gate, chunks)
             master.copy_(master.softmax(-1))
             o.sigmoid_()
@@ -104,6 +104,7 @@ class _OrderedRecurrence(torch.autograd.Function):
         # The master gates act on all neurons of a chunk: ∂c/∂ĩ, negated as ĩ = 1 − cumsum, and ∂c/∂f̃.
         shared = old * (f - 1) + g * (i - 1)
         to_master = torch.stack((-g - shared * forget_master, old + shared * in_master), dim=-3)
+        product = repeated_product(weight.t(), columns, steps)
         dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
         if grad_cell is not None:
             dc += grad_cell
@@ -120,7 +121,7 @@ class _OrderedRecurrence(torch.autograd.Function):
             p = master[step]
             weighted = p * dsoftmax
             dgate[:, : 2 * chunks] = (weighted - p * weighted.sum(-1, keepdim=True)).flatten(-2)
-            dh = torch.mm(dgate.to(weight.dtype), weight).to(dgate.dtype)
+            dh = product(dgate).to(dgate.dtype)
             dc *= forget[step]
         flat = local.view(-1, rows).to(weight.dtype)
         dweight = flat.t() @ outputs[:-1].reshape(-1, features).to(weight.dtype)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.network import Network, Output, State
 
 __all__ = ["GRU", "LSTM", "StackedLSTM"]
@@ -44,7 +47,9 @@ class _Stacked(Network):
         self.layers = self.layer_type(embedding_size, hidden_size, num_layers, dropout=between)
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
-        raw, state = self.layers(self.dropout(self.embedding(tokens)), state)
+        x = self.dropout(self.embedding(tokens))
+        run = partial(evaluate_layers, self.layers) if evaluates_here(self.layers, x) else self.layers
+        raw, state = run(x, state)
         return Output(self.dropout(raw), raw, state)
 
 

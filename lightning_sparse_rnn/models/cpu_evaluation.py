@@ -1,0 +1,61 @@
+"""Torch's LSTM and GRU layers, evaluated on a CPU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.models.network import State
+from lightning_sparse_rnn.models.repeated_product import repeated_product
+
+__all__ = ["evaluate_layers", "evaluates_here"]
+
+
+def evaluates_here(layers: nn.LSTM | nn.GRU, x: Tensor) -> bool:
+    """Whether `evaluate_layers` is right for `layers` on `x`, and faster: on a CPU, where there are no gradients."""
+    plain = not layers.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return plain and x.is_cpu and len(x) > 1
+
+
+def evaluate_layers(layers: nn.LSTM | nn.GRU, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+    """`layers(x, state)` for layers in one direction, x of shape (time, columns, features).
+
+    The hidden weight is laid out once for all steps, which takes up to a third off the time that torch's own needs.
+    """
+    if state is None:
+        zeros = x.new_zeros(layers.num_layers, x.size(1), layers.hidden_size)
+        state = (zeros, zeros) if isinstance(layers, nn.LSTM) else zeros
+    return _lstm(layers, x, state) if isinstance(layers, nn.LSTM) else _gru(layers, x, state)
+
+
+def _lstm(layers: nn.LSTM, x: Tensor, state: State) -> tuple[Tensor, State]:
+    ends = []
+    for layer, h, c in zip(range(layers.num_layers), *state, strict=True):
+        weight_ih, weight_hh, bias_ih, bias_hh = layers.all_weights[layer]
+        inputs = F.linear(x, weight_ih, bias_ih + bias_hh)
+        product = repeated_product(weight_hh, x.size(1), len(x))
+        x = inputs.new_empty(*x.shape[:2], layers.hidden_size)
+        for gates, output in zip(inputs, x, strict=True):
+            i, f, g, o = product(h).add_(gates).chunk(4, dim=-1)
+            c = f.sigmoid_() * c + i.sigmoid_() * g.tanh_()
+            h = torch.mul(o.sigmoid_(), c.tanh(), out=output)
+        ends.append((h, c))
+    hs, cs = zip(*ends, strict=True)
+    return x, (torch.stack(hs), torch.stack(cs))
+
+
+def _gru(layers: nn.GRU, x: Tensor, state: State) -> tuple[Tensor, State]:
+    size, ends = layers.hidden_size, []
+    for layer, h in enumerate(state):
+        weight_ih, weight_hh, bias_ih, bias_hh = layers.all_weights[layer]
+        inputs = F.linear(x, weight_ih, bias_ih)
+        product = repeated_product(weight_hh, x.size(1), len(x))
+        x = inputs.new_empty(*x.shape[:2], size)
+        for from_input, output in zip(inputs, x, strict=True):
+            from_hidden = product(h).add_(bias_hh)
+            r, z = from_hidden[:, : 2 * size].add_(from_input[:, : 2 * size]).sigmoid_().chunk(2, dim=-1)
+            n = torch.addcmul(from_input[:, 2 * size :], r, from_hidden[:, 2 * size :]).tanh_()
+            h = torch.lerp(n, h, z, out=output)
+        ends.append(h)
+    return x, torch.stack(ends)

@@ -1,0 +1,77 @@
+"""What is made faster on a CPU against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_sparse_rnn.models import AWDLSTM, GRU, LSTM, OrderedNeuronsLSTM, RecurrentHighwayNetwork
+from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
+from lightning_sparse_rnn.models.repeated_product import repeated_product
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [True, False])
+def test_layers_equal_torchs(kind, layers, dtype, given):
+    module, x = kind(3, 5, layers).to(dtype), torch.randn(12, 4, 3, dtype=dtype)
+    start = torch.randn(layers, 4, 5, dtype=dtype)
+    state = None if not given else (start, start.flip(0)) if kind is nn.LSTM else start
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate_layers(module, x, state), module(x, state))
+        if given:
+            torch.testing.assert_close(start, state[0] if kind is nn.LSTM else state)
+
+
+def test_only_where_nothing_is_lost():
+    module, x = nn.LSTM(3, 5), torch.randn(12, 4, 3)
+    with torch.no_grad():
+        assert not evaluates_here(module, x)
+        module.eval()
+        assert evaluates_here(module, x)
+        assert not evaluates_here(module, x[:1])
+        assert not evaluates_here(module, x.to("meta"))
+        with torch.autocast("cpu"):
+            assert not evaluates_here(module, x)
+    assert not evaluates_here(module, x)
+
+
+@pytest.mark.parametrize(
+    "network", [LSTM(9, 4, 4), GRU(9, 4, 4), AWDLSTM(9, 4, 4)], ids=lambda network: type(network).__name__
+)
+def test_networks_say_the_same_with_gradients_and_without(network):
+    network.eval()
+    tokens = torch.randint(9, (12, 3))
+    expected = network(tokens)
+    with torch.inference_mode():
+        given = network(tokens)
+    torch.testing.assert_close(given.hidden, expected.hidden.detach())
+    torch.testing.assert_close(given.state, expected.state)
+
+
+@pytest.mark.parametrize("times", [1, 30])
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("columns", [1, 20])
+def test_product(times, transposed, columns):
+    weight = torch.randn(40, 60).t() if transposed else torch.randn(60, 40)
+    product = repeated_product(weight, columns, times)
+    for _ in range(3):
+        x = torch.randn(columns, 40)
+        torch.testing.assert_close(product(x), x @ weight.t(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [RecurrentHighwayNetwork(9, 6, 6, 2), OrderedNeuronsLSTM(9, 6, 6, chunk_size=2)],
+    ids=lambda network: type(network).__name__,
+)
+def test_gradients_of_long_sequences_in_single_precision(network):
+    tokens, targets = torch.randint(9, (2, 30, 3))
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        network.to(dtype).eval()
+        results.append(torch.autograd.grad(network.loss(network(tokens).hidden, targets), network.parameters()))
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-6)
