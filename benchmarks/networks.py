@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -88,10 +89,6 @@ def seconds(function: Callable[[], None]) -> float:
     start = time.process_time()
     function()
     return time.process_time() - start
-
-
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def peak_memory(name: str, plain: bool, threads: int) -> float:
