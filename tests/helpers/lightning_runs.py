@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import pytorch_lightning as pl
@@ -101,10 +102,10 @@ def language_model(optimizer: str = "sntasgd", seed: int = 1) -> LanguageModel:
 
 
 def text(folder: Path, **options: Any) -> TextDataModule:
-    """A text of twenty words: nine batches to train on with fixed lengths."""
+    """A text of twenty words: six batches to train on, with fixed lengths, and three to validate on."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
-    for part, lines in (("train", 40), ("valid", 10), ("test", 10)):
+    for part, lines in (("train", 25), ("valid", 5), ("test", 5)):
         words = torch.randint(20, (lines, 4), generator=generator).tolist()
         if part == "train":
             words[0:5] = [list(range(at, at + 4)) for at in range(0, 20, 4)]
@@ -143,7 +144,7 @@ class Record(pl.Callback):
 
 def sparse_callbacks(optimizer: str = "sntasgd", **options: Any) -> list[pl.Callback]:
     """Both callbacks, or the one that goes with an optimizer that does not average."""
-    sparse = SelfishSparseCallback(sparsity=0.5, prune_rate=0.5, **options)
+    sparse = SelfishSparseCallback(**{"sparsity": 0.5, "prune_rate": 0.5, **options})
     return [sparse, NonMonotonicAveraging("rising")] if optimizer == "sntasgd" else [sparse]
 
 
@@ -164,31 +165,90 @@ def make_trainer(folder: Path, callbacks: Sequence[Any], **options: Any) -> pl.T
     )
 
 
+class Run(NamedTuple):
+    """A run that has ended."""
+
+    trainer: pl.Trainer
+    module: pl.LightningModule
+    rows: list[tuple[int, str, float]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run that can be made again: the toy or the language model, sparse and with dropout.
+
+    With SNTASGD its trigger fires in the third validation.
+    """
+
+    kind: str = "toy"
+    optimizer: str = "sntasgd"
+    sparse: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def module(self, seed: int = 1) -> pl.LightningModule:
+        """The module as it is before training."""
+        return toy(self.optimizer, seed) if self.kind == "toy" else language_model(self.optimizer, seed)
+
+    def feed(self, folder: Path) -> dict[str, Any]:
+        """What to train and validate on, as arguments of ``fit``."""
+        if self.kind == "toy":
+            return dict(zip(("train_dataloaders", "val_dataloaders"), loaders(), strict=True))
+        return {"datamodule": text(folder / "text", **self.data)}
+
+    def trainer(self, folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
+        """Its Trainer, with ``callbacks`` after its own."""
+        rising = [] if self.kind == "toy" else [Rising()]
+        own = [*rising, *sparse_callbacks(self.optimizer, **self.sparse)]
+        return make_trainer(
+            folder, [*own, *callbacks], **{"max_epochs": 5 if self.kind == "toy" else 4, **self.options}
+        )
+
+    def run(self, folder: Path, *callbacks: pl.Callback, ckpt_path: Path | None = None) -> Run:
+        """Make the run, or the rest of it; what a checkpoint has to bring back starts out different then."""
+        seed = 1 if ckpt_path is None else 2
+        module, record = self.module(seed), Record()
+        trainer = self.trainer(folder, record, *callbacks)
+        torch.manual_seed(seed)
+        trainer.fit(module, **self.feed(folder), ckpt_path=ckpt_path)
+        return Run(trainer, module, record.rows)
+
+
 def end_state(trainer: pl.Trainer) -> dict[str, Any]:
-    """Weights, masks, averages, optimizer state and random state of a run: what it would save now."""
+    """Weights, masks, averages, the trigger's history, optimizer and random state: what the run would save now."""
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_checkpoint(Path(folder) / "end.ckpt")
         saved = torch.load(Path(folder) / "end.ckpt", weights_only=True)
-    state = {
-        name: saved[name]
-        for name in saved
-        if name not in ("loops", "callbacks", "hparams_name", "pytorch-lightning_version")
+    callbacks = {
+        name: saved["callbacks"][name]
+        for name in ("SelfishSparseCallback", "NonMonotonicAveraging")
+        if name in saved["callbacks"]
     }
-    ours = ("SelfishSparseCallback", "NonMonotonicAveraging")
-    return {**state, "callbacks": {name: value for name, value in saved["callbacks"].items() if name in ours}}
+    names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "lightning_sparse_rnn.resume")
+    return {**{name: saved[name] for name in names}, "callbacks": callbacks}
+
+
+def rest_differs(whole: Run, resumed: Run) -> list[str]:
+    """Name what a resumed run has computed or ended with that the uninterrupted one has not."""
+    found = differences(end_state(whole.trainer), end_state(resumed.trainer))
+    if resumed.rows != whole.rows[len(whole.rows) - len(resumed.rows) :]:
+        found.append(f"losses and metrics from {resumed.rows[0]} on")
+    return found
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
     """Name every place at which two nested structures of tensors and plain values are not the same, bit for bit."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        same = first.dtype == second.dtype and first.shape == second.shape
-        return [] if same and torch.equal(first.nan_to_num(), second.nan_to_num()) else [path]
+        same = first.dtype == second.dtype and first.shape == second.shape and torch.equal(first, second)
+        return [] if same else [path]
     if isinstance(first, Mapping) and isinstance(second, Mapping):
-        missing = [f"{path}.{key} only in one" for key in first.keys() ^ second.keys()]
-        return missing + [
-            found for key in first if key in second for found in differences(first[key], second[key], f"{path}.{key}")
-        ]
+        found = [f"{path}.{key} only in one" for key in first.keys() ^ second.keys()]
+        for key in first.keys() & second.keys():
+            found += differences(first[key], second[key], f"{path}.{key}")
+        return found
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)) and len(first) == len(second):
-        pairs = enumerate(zip(first, second, strict=True))
-        return [found for index, (a, b) in pairs for found in differences(a, b, f"{path}[{index}]")]
+        found = []
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            found += differences(one, other, f"{path}[{index}]")
+        return found
     return [] if type(first) is type(second) and first == second else [f"{path}: {first!r} and {second!r}"]
