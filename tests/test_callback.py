@@ -247,17 +247,20 @@ def test_there_is_no_topology_before_a_fit() -> None:
         _ = SelfishSparseCallback(0.5).topology
 
 
+class Stop(pl.Callback):
+    """Ends the run after three epochs."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch == 2
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_a_schedule_that_needs_an_end_is_refused_in_a_run_without_one(tmp_path: Path, schedule: str) -> None:
     with pytest.raises(MisconfigurationException, match=rf"The {schedule} schedule .* set `max_epochs` or `max_steps`"):
-        fit(tmp_path, net("adam"), SelfishSparseCallback(0.5, schedule=schedule), max_epochs=-1)
+        fit(tmp_path, net("adam"), SelfishSparseCallback(0.5, schedule=schedule), Stop(), max_epochs=-1)
 
 
 def test_a_run_without_an_end_goes_with_a_constant_rate_or_a_fixed_topology(tmp_path: Path) -> None:
-    class Stop(pl.Callback):
-        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            trainer.should_stop = trainer.current_epoch == 2
-
     constant = SelfishSparseCallback(0.5, schedule="constant", prune_rate=0.2)
     fit(tmp_path, net("adam"), constant, Stop(), max_epochs=-1)
     assert [update["rate"] for update in constant.updates] == [0.0, 0.2, 0.2]

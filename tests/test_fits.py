@@ -174,6 +174,7 @@ def test_a_fit_after_the_test_of_a_checkpoint_goes_on_from_its_weights_and_topol
     trainer.fit(module, *loaders())
     assert seen == [True, True]
     assert watch.batches == 10
+    assert not trainer.optimizers[0].averaging  # new optimizers wait for the trigger again
     # The topology is that of the checkpoint, and its history; the schedule is the Trainer's.
     assert [update["epoch"] for update in sparse.updates] == [0, 1, 2, 3, 6, 7]
     assert [update["step"] for update in sparse.updates][-2:] == [30, 35]
