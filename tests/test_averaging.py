@@ -209,12 +209,13 @@ def test_one_callback_serves_one_run_after_another(tmp_path: Path) -> None:
     assert averaging.began_epoch is None
 
 
-def test_a_phase_begins_in_a_run_resumed_from_right_before_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_phase_begins_in_a_run_resumed_from_right_before_it(tmp_path: Path, every: int) -> None:
     def run(module: Scripted, *callbacks: pl.Callback, **options: Any) -> dict[str, Tensor]:
         module.dropout.p = 0.0
         _, batches = loaders()  # the two unshuffled ones
         averaging = NonMonotonicAveraging("scripted", restart_epochs=[2])
-        trainer = make_trainer(tmp_path, [averaging, *callbacks], max_epochs=4)
+        trainer = make_trainer(tmp_path, [averaging, *callbacks], max_epochs=4, check_val_every_n_epoch=every)
         trainer.fit(module, batches, batches, **options)
         return weights(module)
 
