@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,3 +253,19 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
             found += differences(one, other, f"{path}[{index}]")
         return found
     return [] if type(first) is type(second) and first == second else [f"{path}: {first!r} and {second!r}"]
+
+
+def in_a_fresh_process(function: Callable[..., None], *arguments: Any) -> int:
+    """Call a function of a test module in a process that knows nothing of this one, and return its exit code."""
+    context = multiprocessing.get_context("forkserver")  # imports once, and forks processes that have done nothing else
+    context.set_forkserver_preload(["lightning_sparse_rnn.models"])
+    process = context.Process(target=_on_one_thread, args=(function, *arguments))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _on_one_thread(function: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    function(*arguments)
