@@ -138,7 +138,7 @@ class Record(pl.Callback):
         self.rows.append((trainer.global_step, "loss", float(outputs["loss"])))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             names = ("val_loss", "rising")
             self.rows += [(trainer.global_step, name, float(trainer.callback_metrics[name])) for name in names]
 
