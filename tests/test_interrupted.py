@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from lightning_runs import QUIET, Recipe, Run, end_state, rest_differs
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor
 
 pytestmark = QUIET
@@ -53,11 +53,16 @@ class SaveOnException(Checkpoint):
 
 
 def break_off(
-    recipe: Recipe, folder: Path, breaks: Break, first: bool = False, ckpt_path: Path | None = None
+    recipe: Recipe,
+    folder: Path,
+    breaks: Break,
+    first: bool = False,
+    ckpt_path: Path | None = None,
+    saver: Checkpoint | None = None,
 ) -> pl.LightningModule:
     """Make the run until it breaks, save it, and return its module."""
     module = recipe.module()
-    trainer = recipe.trainer(folder, breaks, SaveOnException())
+    trainer = recipe.trainer(folder, breaks, saver or SaveOnException())
     if first:
         trainer.callbacks.remove(breaks)
         trainer.callbacks.insert(0, breaks)
@@ -140,6 +145,26 @@ def test_a_run_broken_off_in_a_validation_step_goes_on_as_if_it_had_not_been(
         assert torch.equal(parameter, training[name]), f"{name} does not have its training weights"
         assert not torch.equal(parameter, saved["state_dict"][name])
     assert not rest_differs(whole[kind], recipe.run(tmp_path, ckpt_path=tmp_path / "broken.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore:`.fit.ckpt_path=None.` was called without a model")
+@pytest.mark.parametrize(
+    "saver",
+    [
+        lambda folder: OnExceptionCheckpoint(str(folder), "broken"),
+        lambda folder: ModelCheckpoint(folder, filename="broken", save_on_exception=True),
+    ],
+    ids=["OnExceptionCheckpoint", "ModelCheckpoint"],
+)
+def test_lightnings_own_checkpoints_of_an_exception_go_on_as_if_it_had_not_been(
+    whole: dict[str, Run], tmp_path: Path, saver: Callable[[Path], Checkpoint]
+) -> None:
+    try:
+        leaves = saver(tmp_path)
+    except TypeError:
+        pytest.skip("this Lightning's ModelCheckpoint saves nothing on exceptions")
+    break_off(RECIPES["text"], tmp_path, Break("on_validation_batch_end", 24, 0), saver=leaves)
+    assert not rest_differs(whole["text"], RECIPES["text"].run(tmp_path, ckpt_path=tmp_path / "broken.ckpt"))
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("toy", 20), ("text", 24), ("text", 21)])
