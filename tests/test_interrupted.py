@@ -147,7 +147,10 @@ def test_a_run_broken_off_in_a_validation_step_goes_on_as_if_it_had_not_been(
     assert not rest_differs(whole[kind], recipe.run(tmp_path, ckpt_path=tmp_path / "broken.ckpt"))
 
 
-@pytest.mark.filterwarnings("ignore:`.fit.ckpt_path=None.` was called without a model")
+@pytest.mark.filterwarnings(
+    "ignore:`.fit.ckpt_path=None.` was called without a model",
+    "ignore:.fit.ckpt_path=.last.. is set, but there is no last checkpoint",
+)
 @pytest.mark.parametrize(
     "saver",
     [
