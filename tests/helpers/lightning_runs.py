@@ -149,9 +149,9 @@ def sparse_callbacks(optimizer: str = "sntasgd", **options: Any) -> list[pl.Call
     return [sparse, NonMonotonicAveraging("rising")] if optimizer == "sntasgd" else [sparse]
 
 
-def make_trainer(folder: Path, callbacks: Sequence[Any], **options: Any) -> pl.Trainer:
+def make_trainer(folder: Path, callbacks: Sequence[Any], kind: Any = pl.Trainer, **options: Any) -> pl.Trainer:
     """A silent Trainer that saves only what ``callbacks`` save."""
-    return pl.Trainer(
+    trainer: pl.Trainer = kind(
         **{
             "default_root_dir": folder,
             "accelerator": "cpu",
@@ -164,6 +164,7 @@ def make_trainer(folder: Path, callbacks: Sequence[Any], **options: Any) -> pl.T
             "callbacks": list(callbacks),
         }
     )
+    return trainer
 
 
 class Run(NamedTuple):
