@@ -37,11 +37,8 @@ __all__ = ["main", "train"]
 def main(config: DictConfig) -> float:
     """Train what ``config`` describes, in Hydra's run folder, and return the best validation perplexity."""
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN and config.trainer.devices not in (1, "1"):
-        raise SystemExit(
-            "With -m all runs share one process, and a run on several devices starts processes of its own. Expected "
-            f"trainer.devices=1, got {config.trainer.devices}. Start the runs one by one, without -m."
-        )
+    if hydra_config.mode == RunMode.MULTIRUN:
+        _refuse_more_devices(config)
     results = train(config, Path(hydra_config.runtime.output_dir))
     return float(results["val_ppl"])
 
@@ -106,6 +103,14 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results
+
+
+def _refuse_more_devices(config: DictConfig) -> None:
+    if config.trainer.devices not in (1, "1"):
+        raise SystemExit(
+            "With -m all runs share one process, and a run on several devices starts processes of its own. Expected "
+            f"trainer.devices=1, got {config.trainer.devices}. Start the runs one by one, without -m."
+        )
 
 
 @rank_zero_only
