@@ -25,14 +25,15 @@ class ResumesExactly(Callback):
     inside a batch or a validation, which an exception causes, holds the state from before it, since a resumed run does
     it again. Processes other than the first go on from a state of their own, made from the first's.
 
-    Loading a checkpoint warns of what it cannot hold: gradients that were being accumulated, an optimizer step taken
-    in part, and a last validation that Lightning does not come back to.
+    Loading a checkpoint warns of what it cannot bring back: gradients that were being accumulated, an optimizer step
+    taken in part, a last validation, and an update of ``ReduceLROnPlateau``, which Lightning does not come back to.
     """
 
     _before_batch: dict[str, Tensor] | None = None
     _after_batch: dict[str, Tensor] | None = None
     _stepping = False
     _validated = True  # whether the validation that follows the last batch, if one does, has ended
+    _resumed = False
     _to_restore: dict[str, Tensor] | None = None
     _saved_between_epochs = False
 
@@ -80,6 +81,7 @@ class ResumesExactly(Callback):
         settle(loops, saved["validation_is_due"])
         self._to_restore = self._after_batch = saved["random"]
         self._validated = not saved["validation_is_due"]
+        self._resumed = True
         epochs = loops["epoch_progress"]["current"]
         self._saved_between_epochs = epochs["processed"] == epochs["ready"]
         lost = list(saved["lost"])
@@ -102,6 +104,12 @@ class ResumesExactly(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore(trainer)
+        if self._resumed and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+            rank_zero_warn(
+                "Lightning leaves out an update of ReduceLROnPlateau when it goes on from a checkpoint: the learning "
+                "rate may fall later than in an uninterrupted run. Where that matters, use a scheduler without metric."
+            )
+        self._resumed = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._to_restore = None  # a fit that never started, as after the learning rate finder, leaves none to the next

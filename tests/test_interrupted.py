@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_runs import QUIET, Recipe, Run, end_state, rest_differs
+from lightning_runs import QUIET, Recipe, Run, Toy, end_state, rest_differs
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor
 
@@ -227,6 +227,21 @@ def test_a_last_validation_that_is_not_made_up_for_is_named(tmp_path: Path) -> N
     break_off(recipe, tmp_path, Break("on_validation_start", 18))
     with pytest.warns(UserWarning, match="the validation after the last step is not made"):
         recipe.run(tmp_path, ckpt_path=tmp_path / "broken.ckpt")
+
+
+def test_a_plateau_scheduler_that_misses_an_update_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def configure_optimizers(self: Toy) -> dict[str, Any]:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "rising"}}
+
+    monkeypatch.setattr(Toy, "configure_optimizers", configure_optimizers)
+    recipe, saver = Recipe(optimizer="sgd"), ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1)
+    whole = recipe.run(tmp_path, saver)
+    with pytest.warns(UserWarning, match="Lightning leaves out an update of ReduceLROnPlateau"):
+        resumed = recipe.run(tmp_path, ckpt_path=tmp_path / "step=15.ckpt")
+    rates = [run.trainer.optimizers[0].param_groups[0]["lr"] for run in (whole, resumed)]
+    assert rates == [0.1 / 16, 0.1 / 8]
 
 
 def test_a_run_resumed_at_its_end_has_its_averages_in_the_module(tmp_path: Path) -> None:
