@@ -72,6 +72,7 @@ class ResumesExactly(Callback):
             "validation_is_due": validation_is_due,
             "lost": lost,
         }
+        _renew_cudnn_dropout(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         _load_unrounded(trainer, pl_module, checkpoint)
@@ -134,6 +135,16 @@ def _random_state(trainer: Trainer) -> dict[str, Tensor]:
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
+
+
+def _renew_cudnn_dropout(trainer: Trainer) -> None:
+    """Let cuDNN's dropout between recurrent layers start anew from torch's random state, as it does in a resumed run.
+
+    cuDNN draws from a state of its own, which cannot be saved; torch makes it anew whenever the random state is set.
+    """
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(torch.cuda.get_rng_state(device), device)
 
 
 def _set_random_state(trainer: Trainer, state: dict[str, Tensor]) -> None:

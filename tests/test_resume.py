@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,24 @@ def savers(folder: Path, steps: int) -> list[pl.Callback]:
 
 def saved(folder: Path) -> list[Path]:
     return sorted((folder / "saved").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.fixture
+def _deterministic() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.usefixtures("_deterministic")
+def test_on_a_gpu_a_resumed_run_is_the_uninterrupted_one_with_dropout_inside_cudnn_too(tmp_path: Path) -> None:
+    recipe = Recipe("text", options={"accelerator": "gpu", "devices": 1, "deterministic": True})
+    whole = recipe.run(tmp_path, *savers(tmp_path, steps=4))
+    for path in saved(tmp_path):
+        if torch.load(path, weights_only=True, map_location="cpu")["global_step"] < whole.trainer.global_step:
+            # Saving is part of the run: it renews the state of cuDNN's dropout.
+            resumed = recipe.run(tmp_path, *savers(tmp_path, steps=4), ckpt_path=path)
+            assert not rest_differs(whole, resumed), path.name
 
 
 @pytest.mark.parametrize("name", RECIPES)
