@@ -1,7 +1,19 @@
 """The method on plain tensors: sparse topologies, their rules and schedules. Needs torch alone."""
 
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
+from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.rules import chooses_own_count, needs
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
-from lightning_sparse_rnn.sparsity.topology import SparseTopology, TopologyUpdate
+from lightning_sparse_rnn.sparsity.topology import SparseTopology
+from lightning_sparse_rnn.sparsity.update import TopologyUpdate
 
-__all__ = ["GateLayout", "SparseTopology", "TopologyUpdate", "find_gates", "sparsifiable_parameters"]
+__all__ = [
+    "GateLayout",
+    "Positions",
+    "SparseTopology",
+    "TopologyUpdate",
+    "chooses_own_count",
+    "find_gates",
+    "needs",
+    "sparsifiable_parameters",
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from lightning_sparse_rnn.sparsity.apportion import apportion
+
 __all__ = ["ALLOCATIONS", "erdos_renyi", "erdos_renyi_kernel", "uniform"]
 
 Shape = tuple[int, ...]
@@ -42,25 +44,5 @@ ALLOCATIONS: dict[str, Callable[[Mapping[str, Shape], float], dict[str, int]]] =
 def _in_proportion(shapes: Mapping[str, Shape], density: float, raw: Sequence[float]) -> dict[str, int]:
     """Share ``round(density · total)`` live weights so that densities are in proportion to ``raw``, capped at 1."""
     sizes = [math.prod(shape) for shape in shapes.values()]
-    total = round(density * sum(sizes))
-    dense: set[int] = set()
-    while True:
-        free = [i for i in range(len(sizes)) if i not in dense]
-        left = total - sum(sizes[i] for i in dense)
-        weight = sum(raw[i] * sizes[i] for i in free)
-        scale = left / weight if free else 0.0
-        capped = {i for i in free if scale * raw[i] >= 1.0}
-        if not capped:
-            break
-        dense |= capped
-    ideal = [float(sizes[i]) if i in dense else scale * raw[i] * sizes[i] for i in range(len(sizes))]
-    return dict(zip(shapes, _round_to_total(ideal, total), strict=True))
-
-
-def _round_to_total(ideal: Sequence[float], total: int) -> list[int]:
-    """Round down, then give the remainder to the largest fractions; ties go to the earlier tensor."""
-    counts = [math.floor(value) for value in ideal]
-    by_fraction = sorted(range(len(ideal)), key=lambda i: counts[i] - ideal[i])
-    for i in by_fraction[: total - sum(counts)]:
-        counts[i] += 1
-    return counts
+    shares = [each * size for each, size in zip(raw, sizes, strict=True)]
+    return dict(zip(shapes, apportion(round(density * sum(sizes)), shares, sizes), strict=True))

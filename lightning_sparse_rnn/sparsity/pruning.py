@@ -1,7 +1,7 @@
 """Which live weights go.
 
-A rule takes the values of a pool's live weights, shape ``(n,)``, and how many to prune, and returns a boolean tensor
-of shape ``(n,)`` in which exactly that many entries are true.
+A rule takes a pool's ``n`` live :class:`Positions` and how many to prune, and returns a boolean tensor of shape
+``(n,)`` in which exactly that many entries are true.
 """
 
 from __future__ import annotations
@@ -11,26 +11,83 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["PRUNING", "magnitude", "smallest"]
+from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.ranking import smallest
+from lightning_sparse_rnn.sparsity.rules import chooses_own_count, needs
+
+__all__ = ["PRUNING", "magnitude", "saliency", "sign_flip", "signed_magnitude", "threshold"]
+
+_TOLERANCE = 0.1
+_THRESHOLD = "threshold"
 
 
-def magnitude(weights: Tensor, count: int) -> Tensor:
+def magnitude(live: Positions, count: int) -> Tensor:
     """Prune the ``count`` weights of smallest magnitude; of equal magnitudes the earlier position goes first."""
-    return smallest(weights.abs(), count)
+    return smallest(live.weights.abs(), count)
 
 
-PRUNING: dict[str, Callable[[Tensor, int], Tensor]] = {"magnitude": magnitude}
+def signed_magnitude(live: Positions, count: int) -> Tensor:
+    """Prune half from the smallest positive weights, half from the negative ones closest to zero (SET, Mocanu 2018).
+
+    Of an odd count the positive side loses one more; what one side is short of the other gives. A zero counts as
+    positive.
+    """
+    weights = live.weights
+    positive = weights >= 0
+    total = int(torch.count_nonzero(positive))
+    from_positive = min(max((count + 1) // 2, count - (len(live) - total)), total)
+    gone = torch.zeros_like(positive)
+    gone[positive] = smallest(weights[positive], from_positive)
+    negative = ~positive
+    gone[negative] = smallest(-weights[negative], count - from_positive)
+    return gone
 
 
-def smallest(values: Tensor, count: int) -> Tensor:
-    """Mark exactly the ``count`` smallest of finite ``values``, shape ``(n,)``; ties go to the earlier position."""
+@chooses_own_count
+@needs("signs")
+def sign_flip(live: Positions, count: int) -> Tensor:
+    """Prune every weight that has crossed zero since it was born, however many (DeepR, Bellec et al. 2018).
+
+    A weight that is zero has not crossed. The newborn are given a sign at random.
+    """
+    weights = live.weights
+    return torch.where(live.signs, weights < 0, weights > 0)
+
+
+@chooses_own_count
+def threshold(live: Positions, count: int) -> Tensor:
+    """Prune what is below an adaptive threshold (DSR, Mostafa & Wang 2019, algorithm 1).
+
+    The first time it prunes ``count`` weights, and the largest of their magnitudes is the threshold of the next. When
+    that leaves more than a tenth off ``count``, the threshold is halved or doubled for the time after. (In the
+    publication the first threshold is a setting, tuned by hand.)
+    """
+    sizes = live.weights.abs()
     if count == 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    # Not numpy's partition: it is as fast on distinct values, and several times slower where many are equal, as the
-    # zeros of newborn weights are that no gradient has reached yet.
-    threshold = torch.kthvalue(values, count).values
-    marked = values <= threshold
-    surplus = int(torch.count_nonzero(marked)) - count
-    if surplus:
-        marked[(values == threshold).nonzero().squeeze(1)[-surplus:]] = False
-    return marked
+        return torch.zeros_like(sizes, dtype=torch.bool)
+    if _THRESHOLD not in live.memory:
+        gone = smallest(sizes, count)
+        live.memory[_THRESHOLD] = float(sizes[gone].max())
+        return gone
+    gone = sizes < live.memory[_THRESHOLD]
+    pruned = int(torch.count_nonzero(gone))
+    if pruned > (1 + _TOLERANCE) * count:
+        live.memory[_THRESHOLD] /= 2
+    elif pruned < (1 - _TOLERANCE) * count:
+        live.memory[_THRESHOLD] *= 2
+    return gone
+
+
+@needs("gradients")
+def saliency(live: Positions, count: int) -> Tensor:
+    """Prune those whose removal changes the loss least, by ``|w·g|`` (SNIP, Lee et al. 2019, eq. 6)."""
+    return smallest((live.weights * live.gradients).abs_(), count)
+
+
+PRUNING: dict[str, Callable[[Positions, int], Tensor]] = {
+    "magnitude": magnitude,
+    "signed_magnitude": signed_magnitude,
+    "sign_flip": sign_flip,
+    "threshold": threshold,
+    "saliency": saliency,
+}

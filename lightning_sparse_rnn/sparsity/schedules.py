@@ -1,11 +1,11 @@
-"""Prune rates over time. A schedule takes the share of training that is done and the first and last rate."""
+"""Prune rates and sparsities over time. A schedule takes the share that is done, and the first and last value."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-__all__ = ["SCHEDULES", "constant", "cosine", "linear"]
+__all__ = ["SCHEDULES", "constant", "cosine", "cubic", "linear"]
 
 
 def cosine(progress: float, first: float, last: float) -> float:
@@ -18,6 +18,11 @@ def linear(progress: float, first: float, last: float) -> float:
     return first + (last - first) * progress
 
 
+def cubic(progress: float, first: float, last: float) -> float:
+    """Go fast at first, then ever slower: ``last + (first − last)(1 − progress)³`` (Zhu & Gupta 2017, eq. 1)."""
+    return last + (first - last) * (1.0 - progress) ** 3
+
+
 def constant(progress: float, first: float, last: float) -> float:
     """Stay at ``first``."""
     return first
@@ -26,5 +31,6 @@ def constant(progress: float, first: float, last: float) -> float:
 SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
     "cosine": cosine,
     "linear": linear,
+    "cubic": cubic,
     "constant": constant,
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,44 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS
-from lightning_sparse_rnn.sparsity.checks import check_fraction, check_known
+from lightning_sparse_rnn.sparsity.checks import check_fraction
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
-from lightning_sparse_rnn.sparsity.growth import GROWTH
-from lightning_sparse_rnn.sparsity.pruning import PRUNING
-from lightning_sparse_rnn.sparsity.redistribution import SCOPES, Pool
+from lightning_sparse_rnn.sparsity.momenta import Momenta
+from lightning_sparse_rnn.sparsity.pruning import saliency
+from lightning_sparse_rnn.sparsity.redistribution import Redistribution, whole_model
+from lightning_sparse_rnn.sparsity.rules import find_rule
 from lightning_sparse_rnn.sparsity.sampling import choose, generator_for
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.update import Mover, Rules, TopologyUpdate
 
-__all__ = ["SparseTopology", "TopologyUpdate"]
+__all__ = ["SparseTopology"]
 
 #: ``allocation`` that takes the module's own non-zero weights for its live ones.
 NONZERO = "nonzero"
+#: ``allocation`` that starts dense and keeps, at the first gradient, what ``|w·g|`` says matters most.
+SNIP = "snip"
 _DRAW_OF_INITIAL_MASKS = 0
-
-
-@dataclass(frozen=True)
-class TopologyUpdate:
-    """What one topology update did.
-
-    Attributes:
-        number: 1 for a topology's first update, 2 for its second, ...
-        rate: share of each pool's live weights that was pruned, in [0, 1).
-        pruned, regrown, live: per tensor, per gate, the number of weights pruned, regrown, and live afterwards.
-        born: for each parameter, a boolean mask of what was regrown, those positions included that were pruned in the
-            same update.
-    """
-
-    number: int
-    rate: float
-    pruned: dict[str, dict[str, int]]
-    regrown: dict[str, dict[str, int]]
-    live: dict[str, dict[str, int]]
-    born: dict[Tensor, Tensor]
-
-    @property
-    def replaced(self) -> float:
-        """Share of all live weights that this update replaced, in [0, 1)."""
-        return _total(self.pruned) / max(1, _total(self.live))
 
 
 class SparseTopology:
@@ -62,16 +40,26 @@ class SparseTopology:
     Args:
         module: its parameters are masked in place at once.
         sparsity: share of weights that are not live, in [0, 1). Unused with ``allocation="nonzero"``.
-        allocation: ``"uniform"``, ``"erdos_renyi"``, ``"erdos_renyi_kernel"``: how many live weights each tensor gets;
+        allocation: how many live weights each tensor gets: ``"uniform"``, ``"erdos_renyi"``, ``"erdos_renyi_kernel"``;
             which positions is uniformly random. ``"nonzero"`` takes the weights that are not zero, dense or sparse.
-        pruning: which live weights an update prunes: ``"magnitude"``.
-        growth: which inactive weights an update regrows: ``"random"``.
+            ``"snip"`` (Lee et al. 2019) leaves all of them live until :meth:`allocate` has a gradient to choose by.
+        pruning: which live weights an update prunes: ``"magnitude"`` (the paper), ``"signed_magnitude"``,
+            ``"sign_flip"``, ``"threshold"``, ``"saliency"``.
+        growth: which inactive weights an update regrows: ``"random"`` (the paper), ``"gradient"``, ``"momentum"``, or
+            ``None``: no weight comes back, and an update only prunes what is too many for its ``density``.
         redistribution: what keeps its number of live weights: each gate (``"none"``), each matrix (``"gates"``, the
-            paper), each recurrent layer (``"layer"``), or only the whole model (``"model"``).
+            paper), each recurrent layer (``"layer"``), or only the whole model (``"model"``). With ``"live"`` and
+            ``"momentum"`` too it is the whole model: each tensor regrows in proportion to the live weights it is left
+            with, or to their mean momentum.
         include: shell patterns over parameter names; only what matches one of them is sparse.
         exclude: shell patterns over parameter names; what matches one of them stays dense.
         seed: of the random choices. Equal seeds make equal choices on every rank and after every resume.
         state: a saved :meth:`state_dict` to go on from, instead of an allocation.
+
+    Allocation, pruning, growth and redistribution can also be rules of your own: functions, or their import paths as in
+    ``"my_rules.largest_row"``. An allocation takes the tensors' shapes by name and a density, and returns counts by
+    name. For the others see :mod:`~lightning_sparse_rnn.sparsity.pruning`,
+    :mod:`~lightning_sparse_rnn.sparsity.growth` and :class:`~lightning_sparse_rnn.sparsity.redistribution.Claim`.
 
     Raises:
         ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
@@ -83,63 +71,57 @@ class SparseTopology:
         module: nn.Module,
         sparsity: float = 0.67,
         *,
-        allocation: str = "uniform",
-        pruning: str = "magnitude",
-        growth: str = "random",
-        redistribution: str = "gates",
+        allocation: Any = "uniform",
+        pruning: Any = "magnitude",
+        growth: Any = "random",
+        redistribution: Any = "gates",
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
         seed: int = 0,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        self.check_options(sparsity, allocation, pruning, growth, redistribution)
-        self._prune = PRUNING[pruning]
-        self._grow = GROWTH[growth]
+        rules = self.check_options(sparsity, allocation, pruning, growth, redistribution)
+        self._density = 1.0 - sparsity
         self._seed = seed
         self._updates = 0
         self._parameters = sparsifiable_parameters(module, include, exclude)
         shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
         self._layouts = _layouts(module, shapes)
-        self._pools = SCOPES[redistribution](shapes, self._layouts)
+        self._mover = Mover(rules, shapes, self._layouts, seed)
+        self._awaits_gradients = allocation == SNIP and state is None
         if state is None:
-            self._masks = self._initial_masks(ALLOCATIONS.get(allocation), shapes, 1.0 - sparsity)
+            self._masks = self._initial_masks(allocation, shapes)
         else:
             self._masks = {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
+        self._explored = {name: mask.flatten().bool() for name, mask in self._masks.items()}
+        signed = "signs" in rules.needs
+        self._signs = {name: p.detach().flatten() >= 0 for name, p in self._parameters.items()} if signed else {}
+        self._momenta = Momenta(self._parameters if "momenta" in rules.needs else {})
+        if state is not None:
             self.load_state_dict(state)
         self.apply_masks()
 
     @staticmethod
-    def check_options(sparsity: float, allocation: str, pruning: str, growth: str, redistribution: str) -> None:
-        """Raise what the constructor would raise for these options, before there is a module."""
+    def check_options(sparsity: float, allocation: Any, pruning: Any, growth: Any, redistribution: Any) -> Rules:
+        """Find the rules, or raise what the constructor would raise for these options, before there is a module."""
         check_fraction("sparsity", sparsity)
-        check_known("allocation", allocation, (*ALLOCATIONS, NONZERO))
-        check_known("pruning", pruning, PRUNING)
-        check_known("growth", growth, GROWTH)
-        check_known("redistribution", redistribution, SCOPES)
+        find_rule("allocation", allocation, {**ALLOCATIONS, NONZERO: None, SNIP: None})
+        return Rules.find(pruning, growth, redistribution)
 
-    def _initial_masks(
-        self,
-        allocate: Callable[[Mapping[str, tuple[int, ...]], float], dict[str, int]] | None,
-        shapes: Mapping[str, tuple[int, ...]],
-        density: float,
-    ) -> dict[str, Tensor]:
-        if allocate is None:
+    def _initial_masks(self, allocation: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        if allocation == SNIP:
+            return {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
+        if allocation == NONZERO:
             masks = {name: (p.detach() != 0).to(p.dtype) for name, p in self._parameters.items()}
-            counts = {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}
-        else:
-            masks = {}
-            counts = allocate(shapes, density)
-        empty = [f"{name} {shapes[name]}" for name, count in counts.items() if count == 0]
-        if empty:
-            raise ValueError(
-                f"These tensors would have no live weight: {', '.join(empty)}. Lower the sparsity, or leave them dense "
-                "with `exclude`."
-            )
+            _check_counts({name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}, shapes)
+            return masks
+        counts = find_rule("allocation", allocation, ALLOCATIONS)(shapes, self._density)
+        _check_counts(counts, shapes)
+        masks = {}
         for name, parameter in self._parameters.items():
-            if name not in masks:
-                generator = generator_for(self._seed, _DRAW_OF_INITIAL_MASKS, name, parameter.device)
-                live = choose(parameter.numel(), counts[name], generator)
-                masks[name] = live.view(parameter.shape).to(parameter.dtype)
+            generator = generator_for(self._seed, _DRAW_OF_INITIAL_MASKS, name, parameter.device)
+            live = choose(parameter.numel(), counts[name], generator)
+            masks[name] = live.view(parameter.shape).to(parameter.dtype)
         return masks
 
     @property
@@ -159,6 +141,19 @@ class SparseTopology:
     def updates(self) -> int:
         """How many updates there have been."""
         return self._updates
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the rules look at besides weights.
+
+        ``"gradients"`` are given to :meth:`update`, and for ``"momenta"`` each step is shown to :meth:`observe`.
+        """
+        return self._mover.rules.needs
+
+    @property
+    def awaits_gradients(self) -> bool:
+        """Whether all weights are still live, and :meth:`allocate` is to choose."""
+        return self._awaits_gradients
 
     @property
     def total_weights(self) -> int:
@@ -194,6 +189,10 @@ class SparseTopology:
             for name, gates in self.live_per_gate().items()
         }
 
+    def explored_per_gate(self) -> dict[str, dict[str, int]]:
+        """For each sparse tensor, how many positions of each gate have been live at any time."""
+        return self._per_gate(self._explored)
+
     @torch.no_grad()
     def apply_masks(self) -> None:
         """Set every inactive weight to zero, in place."""
@@ -201,27 +200,77 @@ class SparseTopology:
             self._follow(name, parameter)
             parameter.mul_(self._masks[name])
 
+    def observe(self, parameters: Iterable[Tensor]) -> None:
+        """Take note of the gradients of a step, where rules look at their mean. ``parameters`` are those it stepped."""
+        self._momenta.observe(parameters)
+
     @torch.no_grad()
-    def update(self, rate: float) -> TopologyUpdate:
+    def allocate(self, gradients: Mapping[Tensor, Tensor]) -> None:
+        """Choose the live weights by a first gradient: ``round(density · total)`` in all, those of largest ``|w·g|``.
+
+        Args:
+            gradients: for each sparse parameter, its dense gradient.
+
+        Raises:
+            ValueError: a parameter has no gradient here.
+            FloatingPointError: a weight or a gradient is NaN or infinite. The topology is unchanged.
+            RuntimeError: the live weights are chosen already.
+        """
+        if not self._awaits_gradients:
+            raise RuntimeError("The live weights are chosen already: `allocate` belongs to `allocation='snip'`.")
+        live = self._flat_masks()
+        scope = Redistribution(whole_model, whole_model)
+        mover = Mover(Rules(saliency, None, scope), self._shapes(), self._layouts, self._seed)
+        quantities = self._quantities({"gradients"}, gradients)
+        mover.move(live, quantities, number=0, rate=0.0, total=round(self._density * self.total_weights))
+        self._set_masks(live)
+        self.apply_masks()
+        self._explored = {name: flat.clone() for name, flat in live.items()}
+        self._awaits_gradients = False
+
+    @torch.no_grad()
+    def update(
+        self,
+        rate: float,
+        *,
+        density: float | None = None,
+        gradients: Mapping[Tensor, Tensor] | None = None,
+    ) -> TopologyUpdate:
         """Prune ``⌈rate · n⌉`` of each pool's ``n`` live weights and regrow as many, at zero.
 
         The positions just pruned are open to regrowth like any other. A pool whose positions are all live is left as
         it is: nothing can move in it.
 
+        Args:
+            rate: share of live weights to replace, in [0, 1).
+            density: share of all weights that are to be live afterwards, at most what it is now; what is too many is
+                pruned first. ``None``: as many as now.
+            gradients: for each sparse parameter, its dense gradient, if rules look at it: see :attr:`needs`.
+
         Raises:
-            ValueError: ``rate`` is not in [0, 1).
-            FloatingPointError: a weight is NaN or infinite. The topology is unchanged.
+            ValueError: an argument is out of range or lacks a parameter, or a rule returns something else than asked.
+            FloatingPointError: a weight, gradient or momentum is NaN or infinite.
+            RuntimeError: :meth:`allocate` is to come first.
+
+        Whatever is raised, the topology is unchanged.
         """
         check_fraction("rate", rate)
-        self._check_finite()
+        if self._awaits_gradients:
+            raise RuntimeError("The live weights are not chosen yet: call `allocate` with the first gradient.")
+        quantities = self._quantities(self.needs, gradients)
         number = self._updates + 1
-        live = {name: mask.flatten().bool() for name, mask in self._masks.items()}
-        pruned = self._prune_pools(live, rate)
-        self._set_masks(live)
+        live = self._flat_masks()
+        pruned, regrown = self._mover.move(live, quantities, number, rate, self._total_at(density))
         # Weights that are pruned and regrown at once are zeroed here too: they start anew like every other newborn.
+        self._set_masks({name: flat & ~regrown[name] for name, flat in live.items()})
         self.apply_masks()
-        regrown = self._grow_pools(live, pruned, number)
         self._set_masks(live)
+        for name, flat in live.items():
+            self._explored[name] |= flat
+        for name, signs in self._signs.items():
+            generator = generator_for(self._seed, number, f"signs/{name}", signs.device)
+            drawn = torch.rand(signs.shape, generator=generator, device=signs.device) < 0.5
+            self._signs[name] = torch.where(regrown[name], drawn, signs)
         self._updates = number
         return TopologyUpdate(
             number=number,
@@ -232,46 +281,61 @@ class SparseTopology:
             born={parameter: regrown[name].view(parameter.shape) for name, parameter in self._parameters.items()},
         )
 
-    def _prune_pools(self, live: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
-        """Prune each pool's share, in ``live``, and return what was pruned."""
-        weights = {name: parameter.detach().flatten() for name, parameter in self._parameters.items()}
-        pruned = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool in self._pools:
-            here = _gather(pool, live)
-            n = int(torch.count_nonzero(here))
-            count = _share(rate, n)
-            if count == 0 or n == here.numel():
-                continue
-            gone = torch.zeros_like(here).masked_scatter_(here, self._prune(_gather(pool, weights)[here], count))
-            _scatter(pool, gone, pruned)
-            _scatter(pool, here & ~gone, live)
-        return pruned
+    def _total_at(self, density: float | None) -> int | None:
+        if density is None:
+            return None
+        live, total = self.live_weights, round(density * self.total_weights)
+        if not 0 < total <= live:
+            raise ValueError(
+                f"Expected a `density` above 0 and of at most {live / self.total_weights:.6g}, the present one, got "
+                f"{density}: an update only lowers it."
+            )
+        if self._mover.rules.chooses_own_count:
+            raise ValueError("This pruning rule chooses how many weights go, and cannot follow a `density`.")
+        return total
 
-    def _grow_pools(self, live: dict[str, Tensor], pruned: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-        """Regrow in each pool as many as were pruned there, in ``live``, and return what was regrown."""
-        regrown = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool in self._pools:
-            count = int(torch.count_nonzero(_gather(pool, pruned)))
-            if count == 0:
-                continue
-            free = ~_gather(pool, live)
-            candidates = int(torch.count_nonzero(free))
-            chosen = self._grow(candidates, count, generator_for(self._seed, number, pool.key, free.device))
-            back = torch.zeros_like(free).masked_scatter_(free, chosen)
-            _scatter(pool, back, regrown)
-            _scatter(pool, ~free | back, live)
-        return regrown
+    def _quantities(
+        self, needed: Collection[str], gradients: Mapping[Tensor, Tensor] | None
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return, flattened and found to be finite, the weights and what else rules look at."""
+        found: dict[str, Mapping[str, Tensor]] = {"weights": self._parameters, "momenta": self._momenta.means}
+        if "gradients" in needed:
+            given = gradients or {}
+            missing = [name for name, parameter in self._parameters.items() if parameter not in given]
+            if missing:
+                raise ValueError(
+                    f"The rules of this topology look at gradients, and these have none: {', '.join(missing)}."
+                )
+            found["gradients"] = {name: given[parameter] for name, parameter in self._parameters.items()}
+        for quantity, tensors in found.items():
+            for name, tensor in tensors.items():
+                self._check_finite(quantity, name, tensor)
+        flat = {quantity: {n: t.detach().flatten() for n, t in tensors.items()} for quantity, tensors in found.items()}
+        return {**flat, "signs": self._signs}
+
+    def _flat_masks(self) -> dict[str, Tensor]:
+        for name, parameter in self._parameters.items():
+            self._follow(name, parameter)
+        return {name: mask.flatten().bool() for name, mask in self._masks.items()}
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(mask.shape) for name, mask in self._masks.items()}
 
     def _set_masks(self, live: Mapping[str, Tensor]) -> None:
         for name, mask in self._masks.items():
             mask.copy_(live[name].view(mask.shape))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the masks, packed to bits, and the number of updates: tensors and plain values only."""
+        """Return what there is to save: tensors, masks among them packed to bits, and plain values."""
         return {
             "updates": self._updates,
+            "awaits_gradients": self._awaits_gradients,
             "shapes": {name: list(mask.shape) for name, mask in self._masks.items()},
             "masks": {name: _pack(mask) for name, mask in self._masks.items()},
+            "explored": {name: _pack(flat) for name, flat in self._explored.items()},
+            "signs": {name: _pack(flat) for name, flat in self._signs.items()},
+            "momenta": {name: mean.clone() for name, mean in self._momenta.means.items()},
+            "memory": {key: dict(memory) for key, memory in self._mover.memory.items() if memory},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,21 +352,33 @@ class SparseTopology:
             )
         for name, mask in self._masks.items():
             mask.copy_(_unpack(state["masks"][name], mask.shape))
+        for name, explored in self._explored.items():
+            explored.copy_(_unpack(state["explored"][name], explored.shape))
+        for name, signs in self._signs.items():
+            if name in state["signs"]:  # else the run goes on with another rule than it had, from the signs of today
+                signs.copy_(_unpack(state["signs"][name], signs.shape))
+        self._momenta.load_state_dict({n: m for n, m in state["momenta"].items() if n in self._momenta.means})
+        self._mover.memory = {key: dict(memory) for key, memory in state["memory"].items()}
         self._updates = int(state["updates"])
+        self._awaits_gradients = bool(state["awaits_gradients"])
 
     def _follow(self, name: str, parameter: nn.Parameter) -> None:
-        """Bring the mask to where the parameter has moved since."""
+        """Bring what is kept of a tensor to where the parameter has moved since."""
         self._masks[name] = self._masks[name].to(parameter)
+        for flat in (self._explored, self._signs):
+            if name in flat:
+                flat[name] = flat[name].to(parameter.device)
+        if name in self._momenta.means:
+            self._momenta.follow(name)
 
-    def _check_finite(self) -> None:
-        for name, parameter in self._parameters.items():
-            self._follow(name, parameter)
-            # A sum is NaN or infinite if any term is, and takes a tenth of the time of looking at each.
-            if not math.isfinite(float(parameter.sum())) and not bool(torch.isfinite(parameter).all()):
-                raise FloatingPointError(
-                    f"Parameter {name!r} has weights that are NaN or infinite. Training has diverged: lower the "
-                    "learning rate or clip gradients, and go on from the last good checkpoint."
-                )
+    @staticmethod
+    def _check_finite(quantity: str, name: str, tensor: Tensor) -> None:
+        # A sum is NaN or infinite if any term is, and takes a tenth of the time of looking at each.
+        if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
+            raise FloatingPointError(
+                f"Parameter {name!r} has {quantity} that are NaN or infinite. Training has diverged: lower the "
+                "learning rate or clip gradients, and go on from the last good checkpoint."
+            )
 
     def _per_gate(self, flat: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
         return {
@@ -320,26 +396,23 @@ def _layouts(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
     return {name: gates.get(name) or GateLayout({"all": shape[0]}, layer=name) for name, shape in shapes.items()}
 
 
-def _gather(pool: Pool, flat: Mapping[str, Tensor]) -> Tensor:
-    """Return the pool's values of the flattened tensors, as one tensor on the device of the first."""
-    parts = [flat[segment.name][segment.start : segment.stop] for segment in pool.segments]
-    return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
-
-
-def _scatter(pool: Pool, values: Tensor, flat: Mapping[str, Tensor]) -> None:
-    """Write what :func:`_gather` read back to where it came from."""
-    parts = values.split([segment.stop - segment.start for segment in pool.segments])
-    for segment, part in zip(pool.segments, parts, strict=True):
-        flat[segment.name][segment.start : segment.stop] = part
-
-
-def _share(rate: float, n: int) -> int:
-    """``⌈rate · n⌉``, where a product a rounding error above an integer counts as that integer."""
-    return min(n, math.ceil(round(rate * n, 6)))
-
-
-def _total(counts: Mapping[str, Mapping[str, int]]) -> int:
-    return sum(count for gates in counts.values() for count in gates.values())
+def _check_counts(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a ``ValueError`` unless every tensor has a live weight, and no more than it has room for."""
+    if counts.keys() != shapes.keys():
+        raise ValueError(f"Expected an allocation to return counts for {', '.join(shapes)}, got {dict(counts)}.")
+    empty = [f"{name} {shapes[name]}" for name, count in counts.items() if count == 0]
+    if empty:
+        raise ValueError(
+            f"These tensors would have no live weight: {', '.join(empty)}. Lower the sparsity, or leave them dense "
+            "with `exclude`."
+        )
+    wrong = [
+        f"{count!r} for {name} {shapes[name]}"
+        for name, count in counts.items()
+        if not isinstance(count, int) or not 0 < count <= math.prod(shapes[name])
+    ]
+    if wrong:
+        raise ValueError(f"Expected an allocation to return counts that the tensors hold, got {'; '.join(wrong)}.")
 
 
 def _pack(mask: Tensor) -> Tensor:

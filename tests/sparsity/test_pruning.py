@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sparse_rnn.sparsity.pruning import PRUNING
+from lightning_sparse_rnn.sparsity.ranking import smallest
 
 # A few distinct values make many ties, zeros of both signs among them.
 tied = st.lists(st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0]), max_size=40)
@@ -24,6 +24,6 @@ def test_magnitude_marks_the_smallest_and_the_earlier_of_equals(
 ) -> None:
     weights = torch.tensor(values, dtype=torch.float64).clamp(-60_000, 60_000).to(dtype)
     count = round(share * len(values))
-    marked = PRUNING["magnitude"](weights, count)
+    marked = smallest(weights.abs(), count)
     assert marked.dtype == torch.bool
     assert marked.tolist() == smallest_by_sorting(weights.tolist(), count)

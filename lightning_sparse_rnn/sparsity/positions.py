@@ -1,0 +1,71 @@
+"""What a pruning or growth rule gets to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.sparsity.pools import Pool, gather
+
+__all__ = ["Positions"]
+
+
+class Positions:
+    """The positions a rule chooses from: the ``n = len(positions)`` live, or inactive, ones of a pool, in order.
+
+    Every tensor here has shape ``(n,)``. Of inactive positions the weights are zero, but for those that were pruned a
+    moment ago, which still have their value.
+
+    Attributes:
+        generator: for what the rule draws at random: equal on every rank and after every resume.
+        memory: numbers that the rule wants to find again at the next update, by name; saved in checkpoints.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        where: Tensor,
+        quantities: Mapping[str, Mapping[str, Tensor]],
+        generator: torch.Generator,
+        memory: dict[str, float],
+    ) -> None:
+        self.generator = generator
+        self.memory = memory
+        self._pool = pool
+        self._where = where
+        self._quantities = quantities
+        self._size = int(torch.count_nonzero(where))
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def weights(self) -> Tensor:
+        """Their values."""
+        return self._take("weights")
+
+    @property
+    def gradients(self) -> Tensor:
+        """Their entries in the dense gradient. For rules marked ``@needs("gradients")``."""
+        return self._take("gradients")
+
+    @property
+    def momenta(self) -> Tensor:
+        """Their entries in the running mean of the dense gradients. For rules marked ``@needs("momenta")``."""
+        return self._take("momenta")
+
+    @property
+    def signs(self) -> Tensor:
+        """Whether the weight was born positive. For rules marked ``@needs("signs")``."""
+        return self._take("signs")
+
+    def _take(self, quantity: str) -> Tensor:
+        if quantity not in self._quantities:
+            raise LookupError(f"A rule that looks at {quantity} must say so: mark it with @needs({quantity!r}).")
+        return gather(self._pool, self._quantities[quantity])[self._where]
+
+    def spread(self, chosen: Tensor) -> Tensor:
+        """Return what was chosen of these positions, shape ``(n,)``, as a mask over all positions of the pool."""
+        return torch.zeros_like(self._where).masked_scatter_(self._where, chosen)

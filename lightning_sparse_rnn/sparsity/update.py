@@ -1,0 +1,201 @@
+"""One topology update, on flattened tensors: what goes and what comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.sparsity.apportion import apportion
+from lightning_sparse_rnn.sparsity.gates import GateLayout
+from lightning_sparse_rnn.sparsity.growth import GROWTH
+from lightning_sparse_rnn.sparsity.pools import Pool, gather, scatter
+from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.pruning import PRUNING
+from lightning_sparse_rnn.sparsity.redistribution import Claim, Redistribution, find_redistribution
+from lightning_sparse_rnn.sparsity.rules import find_rule, needed_by, path_of
+from lightning_sparse_rnn.sparsity.sampling import generator_for
+
+__all__ = ["Mover", "Rules", "TopologyUpdate"]
+
+Flat = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TopologyUpdate:
+    """What one topology update did.
+
+    Attributes:
+        number: 1 for a topology's first update, 2 for its second, ...
+        rate: share of each pool's live weights that was to be replaced, in [0, 1).
+        pruned, regrown, live: per tensor, per gate, the number of weights pruned, regrown, and live afterwards.
+        born: for each parameter, a boolean mask of what was regrown, those positions included that were pruned in the
+            same update.
+    """
+
+    number: int
+    rate: float
+    pruned: dict[str, dict[str, int]]
+    regrown: dict[str, dict[str, int]]
+    live: dict[str, dict[str, int]]
+    born: dict[Tensor, Tensor]
+
+    @property
+    def replaced(self) -> float:
+        """Share of all live weights that this update replaced, in [0, 1]."""
+        return _total(self.regrown) / max(1, _total(self.live))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a method's updates. ``grow`` is ``None`` where nothing comes back."""
+
+    prune: Callable[[Positions, int], Tensor]
+    grow: Callable[[Positions, int], Tensor] | None
+    redistribution: Redistribution
+
+    @classmethod
+    def find(cls, pruning: Any, growth: Any, redistribution: Any) -> Rules:
+        """Find them by name or import path.
+
+        Raises:
+            ValueError: there is none of a name, a path cannot be imported, or the three do not go together.
+        """
+        rules = cls(
+            find_rule("pruning", pruning, PRUNING),
+            None if growth is None else find_rule("growth", growth, GROWTH),
+            find_redistribution(redistribution),
+        )
+        if rules.grow is None and (rules.chooses_own_count or rules.redistribution.share is not None):
+            raise ValueError(
+                f"`growth=None` goes with a rule that prunes what the sparsity asks for, in pools that keep to "
+                f"themselves; got pruning={path_of(pruning)!r} and redistribution={path_of(redistribution)!r}."
+            )
+        return rules
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What they look at besides weights."""
+        return needed_by(self.prune) | needed_by(self.grow) | self.redistribution.needs
+
+    @property
+    def chooses_own_count(self) -> bool:
+        """Whether the pruning rule decides how many weights go."""
+        return getattr(self.prune, "chooses_own_count", False)
+
+
+class Mover:
+    """Applies rules to the live weights of given tensors.
+
+    Args:
+        rules: of pruning, growth and redistribution.
+        shapes, layouts: of the tensors, by name.
+        seed: of the random choices.
+    """
+
+    def __init__(
+        self, rules: Rules, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, GateLayout], seed: int
+    ) -> None:
+        self.rules = rules
+        self.memory: dict[str, dict[str, float]] = {}
+        self._prune_in = rules.redistribution.prune_in(shapes, layouts)
+        self._grow_in = rules.redistribution.grow_in(shapes, layouts)
+        self._seed = seed
+
+    def move(
+        self, live: Flat, quantities: Mapping[str, Flat], number: int, rate: float, total: int | None
+    ) -> tuple[Flat, Flat]:
+        """Prune and regrow in ``live``, in place, and return masks of what was pruned and what was regrown.
+
+        Args:
+            live: boolean masks.
+            quantities: ``weights`` and what the rules need, flattened.
+            number: of the update.
+            rate: share of the live weights to replace.
+            total: how many weights are to be live afterwards; ``None``: as many as before.
+
+        Raises:
+            ValueError: a rule returned something else than the mask it was asked for.
+        """
+        before = _counts(self._prune_in, live)
+        wanted = before if total is None else apportion(total, before, before)
+        shared_out = self.rules.redistribution.share is not None
+        lived = {name: flat.clone() for name, flat in live.items()} if shared_out else live
+
+        pruned = {name: torch.zeros_like(flat) for name, flat in live.items()}
+        for pool, n, after in zip(self._prune_in, before, wanted, strict=True):
+            if n == 0 or (n == after == pool.size and not shared_out):
+                continue  # where all positions are live, and are to be, nothing can move
+            count = n - after + (0 if self.rules.grow is None else _share(rate, after))
+            if count or self.rules.chooses_own_count:
+                positions = self._positions(pool, gather(pool, live), quantities, number, "prune/")
+                chosen = self.rules.prune(positions, count)
+                _check("pruning", chosen, len(positions), None if self.rules.chooses_own_count else count)
+                gone = positions.spread(chosen)
+                scatter(pool, gone, pruned)
+                scatter(pool, gather(pool, live) & ~gone, live)
+
+        regrown = {name: torch.zeros_like(flat) for name, flat in live.items()}
+        for pool, count in zip(self._grow_in, self._quotas(live, lived, quantities, number, wanted), strict=True):
+            if count:
+                assert self.rules.grow is not None
+                positions = self._positions(pool, ~gather(pool, live), quantities, number)
+                chosen = self.rules.grow(positions, count)
+                _check("growth", chosen, len(positions), count)
+                back = positions.spread(chosen)
+                scatter(pool, back, regrown)
+                scatter(pool, gather(pool, live) | back, live)
+        return pruned, regrown
+
+    def _quotas(
+        self, live: Flat, lived: Flat, quantities: Mapping[str, Flat], number: int, wanted: Sequence[int]
+    ) -> Sequence[int]:
+        """Return how many weights each of the pools to grow in gets, of ``lived`` before and ``live`` after pruning."""
+        kept = _counts(self._grow_in, live)
+        if self.rules.redistribution.share is None:
+            return [after - left for after, left in zip(wanted, kept, strict=True)]
+        claims = [
+            Claim(self._positions(pool, gather(pool, lived), quantities, number), left)
+            for pool, left in zip(self._grow_in, kept, strict=True)
+        ]
+        shares = list(self.rules.redistribution.share(claims))
+        if len(shares) != len(claims) or not all(0 <= share < math.inf for share in shares):
+            raise ValueError(
+                f"Expected a redistribution to return {len(claims)} finite numbers of at least 0, one a tensor, got "
+                f"{shares}."
+            )
+        free = [pool.size - left for pool, left in zip(self._grow_in, kept, strict=True)]
+        return apportion(sum(wanted) - sum(kept), shares, free)
+
+    def _positions(
+        self, pool: Pool, where: Tensor, quantities: Mapping[str, Flat], number: int, purpose: str = ""
+    ) -> Positions:
+        generator = generator_for(self._seed, number, purpose + pool.key, where.device)
+        return Positions(pool, where, quantities, generator, self.memory.setdefault(pool.key, {}))
+
+
+def _check(option: str, chosen: Any, size: int, count: int | None) -> None:
+    """Raise a ``ValueError`` if a rule has returned anything else than a mask with ``count`` entries true."""
+    if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.shape != (size,):
+        got = f"{chosen.dtype} {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else repr(chosen)
+        raise ValueError(f"Expected a {option} rule to return a boolean tensor of shape ({size},), got {got}.")
+    marked = int(torch.count_nonzero(chosen))
+    if count is not None and marked != count:
+        raise ValueError(f"Expected a {option} rule to mark exactly {count} of {size} positions, got {marked}.")
+
+
+def _counts(pools: Sequence[Pool], flat: Flat) -> list[int]:
+    return [int(torch.count_nonzero(gather(pool, flat))) for pool in pools]
+
+
+def _share(rate: float, n: int) -> int:
+    """``⌈rate · n⌉``, where a product a rounding error above an integer counts as that integer."""
+    return min(n, math.ceil(round(rate * n, 6)))
+
+
+def _total(counts: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(count for gates in counts.values() for count in gates.values())
