@@ -18,10 +18,12 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.compatibility import ancestors, refuse_unsupported
+from lightning_sparse_rnn.masking import Masking, forget
 from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.resume import ResumesExactly
 from lightning_sparse_rnn.sparsity import SparseTopology, TopologyUpdate, sparsifiable_parameters
-from lightning_sparse_rnn.sparsity.checks import check_fraction, check_known
+from lightning_sparse_rnn.sparsity.checks import check_fraction
+from lightning_sparse_rnn.sparsity.rules import find_rule, path_of
 from lightning_sparse_rnn.sparsity.schedules import SCHEDULES
 
 __all__ = ["SelfishSparseCallback"]
@@ -41,9 +43,17 @@ class SelfishSparseCallback(ResumesExactly):
         prune_rate: share of live weights replaced at the first update, in [0, 1).
         min_prune_rate: the same when training ends, at most ``prune_rate``.
         schedule: how the rate goes from one to the other over all optimizer steps: ``"cosine"``, ``"linear"``,
-            ``"constant"``.
+            ``"cubic"``, ``"constant"``, or a function (or its import path) from the share of training that is done and
+            the first and last rate to the rate.
         update_every_n_epochs: epochs between updates. ``None``: the topology stays as it is.
         update_every_n_steps: optimizer steps between updates, instead of epochs.
+        initial_sparsity: start at this sparsity, at most ``sparsity``, and go from it to ``sparsity`` by pruning more
+            than is regrown. ``None``: the sparsity is constant.
+        sparsity_schedule: how it goes there, like ``schedule``.
+        sparsity_reached_at: share of training, in (0, 1), from which on the sparsity is ``sparsity``.
+
+    Rules that look at gradients get those of the first optimizer step after the update was due: dense, as they are
+    before clipping. All sparse parameters must have one there. The update is made before that step is taken.
 
     Raises:
         ValueError: an option is out of range or unknown.
@@ -55,21 +65,25 @@ class SelfishSparseCallback(ResumesExactly):
         self,
         sparsity: float = 0.67,
         *,
-        allocation: str = "uniform",
-        pruning: str = "magnitude",
-        growth: str = "random",
-        redistribution: str = "gates",
+        allocation: Any = "uniform",
+        pruning: Any = "magnitude",
+        growth: Any = "random",
+        redistribution: Any = "gates",
         prune_rate: float = 0.5,
         min_prune_rate: float = 0.005,
-        schedule: str = "cosine",
+        schedule: Any = "cosine",
         update_every_n_epochs: int | None = 1,
         update_every_n_steps: int | None = None,
+        initial_sparsity: float | None = None,
+        sparsity_schedule: Any = "cubic",
+        sparsity_reached_at: float = 0.75,
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        rules = SparseTopology.check_options(sparsity, allocation, pruning, growth, redistribution)
         self._options: dict[str, Any] = {
-            "sparsity": sparsity,
+            "sparsity": sparsity if initial_sparsity is None else initial_sparsity,
             "allocation": allocation,
             "pruning": pruning,
             "growth": growth,
@@ -78,11 +92,10 @@ class SelfishSparseCallback(ResumesExactly):
             "exclude": _plain(exclude),
             "seed": int(seed),
         }
-        SparseTopology.check_options(sparsity, allocation, pruning, growth, redistribution)
-        check_known("schedule", schedule, SCHEDULES)
         self._schedule = schedule
         self._first_rate = check_fraction("prune_rate", prune_rate)
         self._last_rate = check_fraction("min_prune_rate", min_prune_rate)
+        find_rule("schedule", schedule, SCHEDULES)
         if schedule != "constant" and min_prune_rate > prune_rate:
             raise ValueError(f"Expected `min_prune_rate` of at most `prune_rate` {prune_rate}, got {min_prune_rate}.")
         for name, every in (
@@ -91,9 +104,22 @@ class SelfishSparseCallback(ResumesExactly):
         ):
             if every is not None and (int(every) != every or every < 1):
                 raise ValueError(f"Expected `{name}` to be a whole number of at least 1 or None, got {every}.")
+        self._sparsity = sparsity
+        self._initial_sparsity = initial_sparsity
+        self._sparsity_schedule = sparsity_schedule
+        self._sparsity_reached_at = sparsity_reached_at
+        find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
+        if initial_sparsity is not None:
+            _check_ramp(initial_sparsity, sparsity, sparsity_reached_at, rules.chooses_own_count)
+            if update_every_n_epochs is None and update_every_n_steps is None:
+                raise ValueError(
+                    "`initial_sparsity` goes to `sparsity` by updates, and with `update_every_n_epochs=None` there are "
+                    "none."
+                )
         self._every_n_steps = update_every_n_steps
         self._every_n_epochs = update_every_n_epochs if update_every_n_steps is None else None
         self._topology: SparseTopology | None = None
+        self._due = False  # whether an update waits for gradients
         self._saved_topology: Mapping[str, Any] | None = None  # waits for the module it came with, if that is known
         self._saved_for: weakref.ref[LightningModule] | None = None
         self._resuming = False
@@ -119,11 +145,19 @@ class SelfishSparseCallback(ResumesExactly):
         return self._topology
 
     @property
+    def sparsity_reached(self) -> bool:
+        """Whether the weights are as sparse as they are to be; always true without ``initial_sparsity``."""
+        if self._initial_sparsity is None:
+            return not self.topology.awaits_gradients
+        return self.topology.live_weights <= round((1.0 - self._sparsity) * self.topology.total_weights)
+
+    @property
     def updates(self) -> list[dict[str, Any]]:
         """The run's topology updates, oldest first; the first entry is the topology it began with.
 
         Each is a dict of plain values: ``update`` (its number), the ``epoch`` it comes before, ``step`` (optimizer
-        steps so far), ``rate``, and ``live``, ``pruned`` and ``regrown``: numbers of weights by tensor and gate.
+        steps so far), ``rate``, and by tensor and gate numbers of weights: ``live``, ``pruned``, ``regrown``, and
+        ``explored``: live at any time so far.
         """
         return self._updates
 
@@ -135,7 +169,8 @@ class SelfishSparseCallback(ResumesExactly):
             return {}
         return {
             "topology": dict(topology),
-            "options": dict(self._options),
+            "due": self._due,
+            "options": self._made_with(),
             "steps": self._steps,
             "last_epoch": self._last_epoch,
             "last_step": self._last_step,
@@ -153,15 +188,20 @@ class SelfishSparseCallback(ResumesExactly):
         self._saved_topology = state_dict["topology"]
         self._updates = list(state_dict["updates"])
         if self._resuming:  # weights to test do not bring the Trainer's progress along either
+            self._due = state_dict["due"]
             self._steps = state_dict["steps"]
             self._last_epoch = state_dict["last_epoch"]
             self._last_step = state_dict["last_step"]
-        for name in ("sparsity", "allocation"):
-            if state_dict["options"][name] != self._options[name]:
+        for name, here in self._made_with().items():
+            there = state_dict["options"][name]
+            if there != here:
                 rank_zero_warn(
-                    f"The checkpoint's topology was made with {name}={state_dict['options'][name]!r} and is kept as it "
-                    f"is: {name}={self._options[name]!r} of this SelfishSparseCallback has no effect."
+                    f"The checkpoint's topology was made with {name}={there!r} and is kept as it is: {name}={here!r} "
+                    "of this SelfishSparseCallback has no effect."
                 )
+
+    def _made_with(self) -> dict[str, Any]:
+        return {"sparsity": self._options["sparsity"], "allocation": path_of(self._options["allocation"])}
 
     def _topology_to_save(self) -> Mapping[str, Any] | None:
         if self._saved_topology is not None or self._topology is None:
@@ -215,10 +255,17 @@ class SelfishSparseCallback(ResumesExactly):
 
     def _check_end_is_known(self, trainer: Trainer) -> None:
         moves = self._every_n_epochs is not None or self._every_n_steps is not None
-        if moves and self._schedule != "constant" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        if not moves or trainer.max_epochs != -1 or trainer.max_steps != -1:
+            return
+        if self._schedule != "constant":
             raise MisconfigurationException(
-                f"The {self._schedule} schedule of the prune rate ends with the last optimizer step, and this Trainer "
-                "has no end: set `max_epochs` or `max_steps`, or take `schedule='constant'`."
+                f"The {path_of(self._schedule)} schedule of the prune rate ends with the last optimizer step, and this "
+                "Trainer has no end: set `max_epochs` or `max_steps`, or take `schedule='constant'`."
+            )
+        if self._initial_sparsity is not None:
+            raise MisconfigurationException(
+                "The sparsity is to be reached at a share of training, and this Trainer has no end: set `max_epochs` "
+                "or `max_steps`."
             )
 
     def _make_topology(self, trainer: Trainer, module: LightningModule) -> None:
@@ -262,16 +309,19 @@ class SelfishSparseCallback(ResumesExactly):
         """Hand the masks to the optimizers, and count the steps of the first one that has sparse parameters."""
         self._detach()
         masks = self.topology.masks
+        observes = "momenta" in self.topology.needs
         for optimizer in trainer.optimizers:
             own = [p for group in optimizer.param_groups for p in group["params"] if p in masks]
             if not own:
                 continue
             if not self._handles:
                 self._handles.append(optimizer.register_step_post_hook(self._count_step))
+            if observes:
+                self._handles.append(optimizer.register_step_post_hook(self._observe))
             if isinstance(optimizer, SNTASGD):
                 optimizer.set_masks(masks)
             else:
-                self._handles.append(optimizer.register_step_post_hook(_Masking(own, [masks[p] for p in own])))
+                self._handles.append(optimizer.register_step_post_hook(Masking(own, [masks[p] for p in own])))
 
     def _detach(self) -> None:
         while self._handles:
@@ -279,6 +329,10 @@ class SelfishSparseCallback(ResumesExactly):
 
     def _count_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._steps += 1
+
+    def _observe(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # After the step and not before, since mixed precision leaves steps out; gradients are as they were clipped.
+        self.topology.observe(p for group in optimizer.param_groups for p in group["params"])
 
     # ------------------------------------------------------------------------------------------------------ updates
 
@@ -290,6 +344,32 @@ class SelfishSparseCallback(ResumesExactly):
         # Also due here when updates go by steps, and when a resumed run begins in an epoch whose start it skips.
         self._update_if_due(trainer)
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
+        if not self._due and not self.topology.awaits_gradients:
+            return
+        gradients = self._gradients()
+        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scales and not all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values()):
+            return  # mixed precision leaves this step out
+        if self.topology.awaits_gradients:
+            self.topology.allocate(gradients)
+            self._hand_over(trainer, born={})
+            self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]
+        if self._due:
+            self._update(trainer, gradients)
+
+    def _gradients(self) -> dict[Tensor, Tensor]:
+        """Return the dense gradient of each sparse parameter."""
+        missing = [name for name, parameter in self.topology.parameters.items() if parameter.grad is None]
+        if missing:
+            raise MisconfigurationException(
+                "The rules of this sparse training look at the gradients of an optimizer step, and these parameters "
+                f"have none in it: {', '.join(missing)}. Leave them dense with `exclude`, or take rules that look at "
+                "weights alone, as growth='random' does."
+            )
+        return {p: p.grad for p in self.topology.parameters.values() if p.grad is not None}
+
     def _update_if_due(self, trainer: Trainer) -> None:
         epoch_over = trainer.current_epoch > self._last_epoch
         self._last_epoch = max(self._last_epoch, trainer.current_epoch)
@@ -299,20 +379,37 @@ class SelfishSparseCallback(ResumesExactly):
             due = self._every_n_epochs is not None and epoch_over and trainer.current_epoch % self._every_n_epochs == 0
         if due:
             self._last_step = self._steps
-            self._update(trainer)
+            self._due = True
+            if "gradients" not in self.topology.needs:
+                self._update(trainer, None)
 
-    def _update(self, trainer: Trainer) -> None:
-        rate = SCHEDULES[self._schedule](self._progress(trainer), self._first_rate, self._last_rate)
-        update = self.topology.update(rate)
+    def _update(self, trainer: Trainer, gradients: Mapping[Tensor, Tensor] | None) -> None:
+        progress = self._progress(trainer)
+        rate = find_rule("schedule", self._schedule, SCHEDULES)(progress, self._first_rate, self._last_rate)
+        update = self.topology.update(rate, density=self._density(progress), gradients=gradients)
+        self._due = False
+        self._hand_over(trainer, update.born)
+        self._updates.append(_record(self.topology, trainer.current_epoch, self._steps, update))
+        self._log(trainer, update)
+
+    def _hand_over(self, trainer: Trainer, born: Mapping[Tensor, Tensor]) -> None:
+        """Tell the optimizers of new masks, and of what has just been regrown."""
         masks = self.topology.masks
         for optimizer in trainer.optimizers:
             if isinstance(optimizer, SNTASGD):
                 if any(p in masks for group in optimizer.param_groups for p in group["params"]):
-                    optimizer.set_masks(masks, update.born)
+                    optimizer.set_masks(masks, born)
             else:
-                _forget(optimizer, masks, update.born)
-        self._updates.append(_record(self.topology, trainer.current_epoch, self._steps, update))
-        self._log(trainer, update)
+                forget(optimizer, masks, born)
+
+    def _density(self, progress: float) -> float | None:
+        """Return the density that an update is to leave, if it is not the one there is."""
+        if self._initial_sparsity is None:
+            return None
+        done = min(1.0, progress / self._sparsity_reached_at)
+        schedule = find_rule("sparsity_schedule", self._sparsity_schedule, SCHEDULES)
+        # The counts it started with are rounded tensor by tensor: the present one may be a few weights below.
+        return min(1.0 - float(schedule(done, self._initial_sparsity, self._sparsity)), 1.0 - self.topology.sparsity)
 
     def _progress(self, trainer: Trainer) -> float:
         """Share of training that is done, in optimizer steps; by the Trainer's own limits where these are not known."""
@@ -342,27 +439,6 @@ class SelfishSparseCallback(ResumesExactly):
             logger.log_metrics(metrics, step=step)
 
 
-class _Masking:
-    """After each step of an optimizer that knows nothing of masks, sets its inactive weights to zero."""
-
-    def __init__(self, parameters: list[nn.Parameter], masks: list[Tensor]) -> None:
-        self._parameters: list[Tensor] = list(parameters)
-        self._masks = masks
-
-    @torch.no_grad()
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        torch._foreach_mul_(self._parameters, self._masks)
-
-
-def _forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
-    """Zero what an optimizer remembers, element by element, of weights that are not live or have just been born."""
-    for parameter, state in optimizer.state.items():
-        if parameter in masks:
-            for value in state.values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.mul_(masks[parameter]).masked_fill_(born[parameter], 0)
-
-
 def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpdate | None) -> dict[str, Any]:
     nothing = {name: dict.fromkeys(gates, 0) for name, gates in topology.gate_sizes.items()}
     return {
@@ -371,9 +447,20 @@ def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpd
         "step": step,
         "rate": 0.0 if update is None else update.rate,
         "live": topology.live_per_gate() if update is None else update.live,
+        "explored": topology.explored_per_gate(),
         "pruned": nothing if update is None else update.pruned,
         "regrown": nothing if update is None else update.regrown,
     }
+
+
+def _check_ramp(first: float, last: float, reached_at: float, chooses_own_count: bool) -> None:
+    check_fraction("initial_sparsity", first)
+    if first > last:
+        raise ValueError(f"Expected `initial_sparsity` of at most `sparsity` {last}, got {first}.")
+    if not 0.0 < reached_at < 1.0:
+        raise ValueError(f"Expected `sparsity_reached_at` above 0 and below 1, got {reached_at}.")
+    if chooses_own_count:
+        raise ValueError("This pruning rule chooses how many weights go: it cannot go from `initial_sparsity`.")
 
 
 def _same(first: Mapping[str, nn.Parameter], second: Mapping[str, nn.Parameter]) -> bool:

@@ -71,7 +71,7 @@ def test_an_optimizer_forgets_weights_that_die_or_are_born(
     made: list[TopologyUpdate] = []
     update = SparseTopology.update
     monkeypatch.setattr(
-        SparseTopology, "update", lambda topology, rate: (made.append(update(topology, rate)), made[-1])[1]
+        SparseTopology, "update", lambda topology, rate, **_: (made.append(update(topology, rate)), made[-1])[1]
     )
     remembered: dict[str, list[str]] = {}
 
