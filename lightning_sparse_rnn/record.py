@@ -18,7 +18,20 @@ from lightning_sparse_rnn.files import write_csv
 __all__ = ["RunRecord"]
 
 _METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
-_TOPOLOGY = ("update", "epoch", "step", "rate", "tensor", "gate", "total", "live", "density", "pruned", "regrown")
+_TOPOLOGY = (
+    "update",
+    "epoch",
+    "step",
+    "rate",
+    "tensor",
+    "gate",
+    "total",
+    "live",
+    "density",
+    "pruned",
+    "regrown",
+    "explored",
+)
 
 
 class RunRecord(Checkpoint):
@@ -106,4 +119,5 @@ def _topology_rows(callback: SelfishSparseCallback) -> Iterator[dict[str, Any]]:
                     "density": live / total,
                     "pruned": update["pruned"][tensor][gate],
                     "regrown": update["regrown"][tensor][gate],
+                    "explored": update["explored"][tensor][gate],
                 }

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
 from lightning_sparse_rnn.config import CONFIG_DIR, differences
@@ -74,9 +75,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     data.prepare_data()
     model = instantiate(config.model, vocab_size=data.vocab_size)
     record = RunRecord(folder, sparsity, averaging)
-    best = ModelCheckpoint(
-        folder, filename="best", monitor="val_loss", enable_version_counter=False, save_weights_only=True
-    )
+    best = BestCheckpoint(folder, sparsity)
     # A checkpoint of every epoch's end to resume from, whatever became of the loss.
     last = ModelCheckpoint(
         folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
@@ -95,6 +94,11 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     if trainer.interrupted:
         raise SystemExit("Interrupted. The same command goes on from the last epoch that was finished.")
+    if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
+        raise SystemExit(
+            f"The run ended at sparsity {sparsity.topology.sparsity:.4f}, before it reached {config.method.sparsity}: "
+            "its last topology update came too early. Train for more epochs, or lower method.sparsity_reached_at."
+        )
     trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
 
     results = _results(config, data, model, trainer, record, best, sparsity, averaging)
