@@ -27,14 +27,14 @@ def random(free: Positions, count: int) -> Tensor:
 @needs("gradients")
 def gradient(free: Positions, count: int) -> Tensor:
     """Regrow where the dense gradient is largest in magnitude (RigL, Evci et al. 2020); of equals the earlier."""
-    return largest(free.gradients.abs(), count)
+    return largest(free.gradients.abs_(), count)
 
 
 @needs("momenta")
 def momentum(free: Positions, count: int) -> Tensor:
     """Regrow where the mean gradient is largest in magnitude (SNFS, Dettmers & Zettlemoyer 2019); of equals the
     earlier."""
-    return largest(free.momenta.abs(), count)
+    return largest(free.momenta.abs_(), count)
 
 
 GROWTH: dict[str, Callable[[Positions, int], Tensor]] = {

@@ -23,7 +23,7 @@ _THRESHOLD = "threshold"
 
 def magnitude(live: Positions, count: int) -> Tensor:
     """Prune the ``count`` weights of smallest magnitude; of equal magnitudes the earlier position goes first."""
-    return smallest(live.weights.abs(), count)
+    return smallest(live.weights.abs_(), count)
 
 
 def signed_magnitude(live: Positions, count: int) -> Tensor:
@@ -62,7 +62,7 @@ def threshold(live: Positions, count: int) -> Tensor:
     that leaves more than a tenth off ``count``, the threshold is halved or doubled for the time after. (In the
     publication the first threshold is a setting, tuned by hand.)
     """
-    sizes = live.weights.abs()
+    sizes = live.weights.abs_()
     if count == 0:
         return torch.zeros_like(sizes, dtype=torch.bool)
     if _THRESHOLD not in live.memory:
@@ -81,7 +81,7 @@ def threshold(live: Positions, count: int) -> Tensor:
 @needs("gradients")
 def saliency(live: Positions, count: int) -> Tensor:
     """Prune those whose removal changes the loss least, by ``|w·g|`` (SNIP, Lee et al. 2019, eq. 6)."""
-    return smallest((live.weights * live.gradients).abs_(), count)
+    return smallest(live.weights.mul_(live.gradients).abs_(), count)
 
 
 PRUNING: dict[str, Callable[[Positions, int], Tensor]] = {

@@ -97,7 +97,7 @@ def live_weights(tensors: Sequence[Claim]) -> list[float]:
 @needs("momenta")
 def mean_momentum(tensors: Sequence[Claim]) -> list[float]:
     """Regrow in proportion to the mean magnitude of live weights' momentum (Dettmers & Zettlemoyer 2019, sec. 4.2)."""
-    return [float(tensor.live.momenta.abs().mean()) if len(tensor.live) else 0.0 for tensor in tensors]
+    return [float(tensor.live.momenta.abs_().mean()) if len(tensor.live) else 0.0 for tensor in tensors]
 
 
 REDISTRIBUTIONS: dict[str, Redistribution] = {

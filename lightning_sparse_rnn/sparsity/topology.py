@@ -269,8 +269,9 @@ class SparseTopology:
             self._explored[name] |= flat
         for name, signs in self._signs.items():
             generator = generator_for(self._seed, number, f"signs/{name}", signs.device)
-            drawn = torch.rand(signs.shape, generator=generator, device=signs.device) < 0.5
-            self._signs[name] = torch.where(regrown[name], drawn, signs)
+            newborn = int(torch.count_nonzero(regrown[name]))
+            drawn = torch.randint(2, (newborn,), generator=generator, device=signs.device, dtype=torch.uint8)
+            signs.masked_scatter_(regrown[name], drawn.bool())
         self._updates = number
         return TopologyUpdate(
             number=number,

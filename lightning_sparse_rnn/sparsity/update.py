@@ -132,23 +132,25 @@ class Mover:
                 continue  # where all positions are live, and are to be, nothing can move
             count = n - after + (0 if self.rules.grow is None else _share(rate, after))
             if count or self.rules.chooses_own_count:
-                positions = self._positions(pool, gather(pool, live), quantities, number, "prune/")
+                here = gather(pool, live)
+                positions = self._positions(pool, here, quantities, number, "prune/")
                 chosen = self.rules.prune(positions, count)
                 _check("pruning", chosen, len(positions), None if self.rules.chooses_own_count else count)
                 gone = positions.spread(chosen)
                 scatter(pool, gone, pruned)
-                scatter(pool, gather(pool, live) & ~gone, live)
+                scatter(pool, here ^ gone, live)
 
         regrown = {name: torch.zeros_like(flat) for name, flat in live.items()}
         for pool, count in zip(self._grow_in, self._quotas(live, lived, quantities, number, wanted), strict=True):
             if count:
                 assert self.rules.grow is not None
-                positions = self._positions(pool, ~gather(pool, live), quantities, number)
+                here = gather(pool, live)
+                positions = self._positions(pool, here.logical_not(), quantities, number)
                 chosen = self.rules.grow(positions, count)
                 _check("growth", chosen, len(positions), count)
                 back = positions.spread(chosen)
                 scatter(pool, back, regrown)
-                scatter(pool, gather(pool, live) | back, live)
+                scatter(pool, here ^ back, live)
         return pruned, regrown
 
     def _quotas(
