@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-__all__ = ["CONFIG_DIR", "differences", "run_name"]
+__all__ = ["CONFIG_DIR", "chosen", "differences", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 _LONGEST_NAME = 120
+_GROUPS = ("method", "experiment", "data", "model", "optimizer")
 _ELSEWHERE = ("output=", "hydra.", "hydra/")
 
 
@@ -49,4 +51,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def chosen() -> dict[str, str | None]:
+    """Return which config of each group Hydra was told to take, or nothing outside of Hydra's commands."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {group: choices[group] for group in _GROUPS}
+
+
+OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

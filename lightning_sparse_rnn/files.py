@@ -10,14 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_csv", "write_json", "write_text"]
+__all__ = ["write_bytes", "write_csv", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` so that, whenever the process dies, the file has either its old content or all of the new."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` so that, whenever the process dies, the file has either its old content or all of the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

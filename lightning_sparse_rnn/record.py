@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callback import SelfishSparseCallback
 from lightning_sparse_rnn.files import write_csv
+from lightning_sparse_rnn.mask_files import save_masks
 
 __all__ = ["RunRecord"]
 
+_KEPT_TOPOLOGIES = 10
 _METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
 _TOPOLOGY = (
     "update",
@@ -35,7 +38,7 @@ _TOPOLOGY = (
 
 
 class RunRecord(Checkpoint):
-    """Writes ``metrics.csv``, a row an epoch, and ``topology.csv``, a row for each update, tensor and gate.
+    """Writes ``metrics.csv``, a row an epoch, ``topology.csv``, a row for each update, tensor and gate, and ``masks/``.
 
     The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
     It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
@@ -89,6 +92,8 @@ class RunRecord(Checkpoint):
             }
         )
         self._write()
+        if self._topology is not None:
+            self._keep_masks(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds_before, self._started = self.seconds, None
@@ -96,6 +101,20 @@ class RunRecord(Checkpoint):
     def topology_rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``topology.csv``; those of update 0 are the topology the run began with."""
         return [] if self._topology is None else list(_topology_rows(self._topology))
+
+    @rank_zero_only
+    def _keep_masks(self, trainer: Trainer) -> None:
+        """Keep about ten of the run's topologies, and the last: for distances between them."""
+        assert self._topology is not None
+        epochs = trainer.max_epochs or 0
+        every = max(1, math.ceil(epochs / _KEPT_TOPOLOGIES))
+        last = trainer.current_epoch == epochs - 1
+        folder = self._folder / "masks"
+        if trainer.current_epoch % every == 0 or last:
+            topology = self._topology.topology
+            folder.mkdir(exist_ok=True)
+            masks = {name: topology.masks[parameter] for name, parameter in topology.parameters.items()}
+            save_masks(folder / f"{trainer.current_epoch:04d}.npz", masks)
 
     @rank_zero_only
     def _write(self) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from lightning_sparse_rnn.accounting import account, uses_per_token
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
@@ -25,6 +26,7 @@ from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_go
 from lightning_sparse_rnn.config import CONFIG_DIR, differences
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
+from lightning_sparse_rnn.models.sizes import shrink
 from lightning_sparse_rnn.plots import plot_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
@@ -73,7 +75,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
-    model = instantiate(config.model, vocab_size=data.vocab_size)
+    model = instantiate(_model_config(config, data.vocab_size), vocab_size=data.vocab_size)
     record = RunRecord(folder, sparsity, averaging)
     best = BestCheckpoint(folder, sparsity)
     # A checkpoint of every epoch's end to resume from, whatever became of the loss.
@@ -107,6 +109,13 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results
+
+
+def _model_config(config: DictConfig, vocab_size: int) -> Any:
+    if "weights_of_sparsity" not in config.method:
+        return config.model
+    network: Any = OmegaConf.to_container(config.model.network, resolve=True)
+    return OmegaConf.merge(config.model, {"network": shrink(network, vocab_size, config.method.weights_of_sparsity)})
 
 
 def _refuse_more_devices(config: DictConfig) -> None:
@@ -156,6 +165,7 @@ def _results(
         "live_weights": live,
         "total_weights": total,
         "epochs": len(record.rows),
+        "accounting": None if sparsity is None else _account(model, sparsity, trainer),
         "averaging_began_epoch": None if averaging is None else averaging.began_epoch,
         "seconds": round(record.seconds, 1),
         "seed": config.seed,
@@ -165,6 +175,15 @@ def _results(
             **{name: version(name) for name in ("pytorch-lightning", "lightning-sparse-rnn")},
         },
     }
+
+
+def _account(model: pl.LightningModule, sparsity: SelfishSparseCallback, trainer: pl.Trainer) -> dict[str, float]:
+    topology = sparsity.topology
+    uses = uses_per_token(model)
+    by_name = {name: uses[parameter] for name, parameter in topology.parameters.items()}
+    needs = topology.needs
+    gradients = "always" if "momenta" in needs else "updates" if "gradients" in needs else "never"
+    return account(sparsity.updates, topology.gate_sizes, by_name, trainer.global_step, gradients)
 
 
 def _summary(results: dict[str, Any]) -> str:

@@ -72,6 +72,7 @@ def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: 
         "best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
+        *(f"masks/{epoch:04d}.npz" for epoch in range(EPOCHS)),
         "metrics.csv",
         "results.json",
         "run.png",

@@ -78,6 +78,10 @@ class AWDLSTMMoS(AWDLSTM):
             total = torch.logaddexp(total, log_prior[..., expert, None] + log_probs)
         return total
 
+    def uses_per_token(self) -> dict[str, float]:
+        """The decoder is multiplied with once for each expert."""
+        return {"decoder.weight": float(self.experts)}
+
     def _experts(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (..., experts, embedding_size) and log π (..., experts) of `hidden` (..., features)."""
         latent = torch.tanh(self.latent(hidden))

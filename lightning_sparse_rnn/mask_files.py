@@ -1,0 +1,48 @@
+"""Topologies as files: a bit a position."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_sparse_rnn.files import write_bytes
+
+__all__ = ["load_masks", "save_masks"]
+
+_SHAPE = "shape of "
+
+
+def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write masks by name: the file is whole or not there. Any tensor will do; what is not zero is live."""
+    arrays: dict[str, Any] = {}
+    for name, mask in masks.items():
+        arrays[name] = np.packbits(mask.detach().bool().cpu().numpy())
+        arrays[_SHAPE + name] = np.array(mask.shape)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def load_masks(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`save_masks` wrote: boolean arrays by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, or holds something else.
+    """
+    try:
+        with np.load(path) as arrays:
+            shapes = {name[len(_SHAPE) :]: tuple(arrays[name]) for name in arrays.files if name.startswith(_SHAPE)}
+            return {
+                name: np.unpackbits(arrays[name], count=math.prod(shape)).view(bool).reshape(shape)
+                for name, shape in shapes.items()
+            }
+    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is no file of masks, or is cut short: {error}") from error
