@@ -1,5 +1,7 @@
 """Settings for the whole suite: one thread a process, so that sums come out the same everywhere."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
@@ -12,3 +14,12 @@ settings.load_profile("suite")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bfloat16() -> Iterator[None]:
+    """Let LSTMs run in bfloat16 on CPUs for which oneDNN, torch's usual way, cannot do so."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    yield
+    torch._C._set_mkldnn_enabled(enabled)

@@ -17,7 +17,7 @@ from toy_runs import Net, Watch, fit, net, weights
 
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
 
-pytestmark = QUIET
+pytestmark = [*QUIET, pytest.mark.usefixtures("bfloat16")]
 
 DTYPES = {
     "bf16-mixed": torch.float32,
