@@ -16,14 +16,14 @@ from lightning_sparse_rnn.files import write_bytes
 
 __all__ = ["load_masks", "save_masks"]
 
-_SHAPE = "shape of "
+_MASK, _SHAPE = "mask ", "shape "
 
 
 def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by name: the file is whole or not there. Any tensor will do; what is not zero is live."""
     arrays: dict[str, Any] = {}
     for name, mask in masks.items():
-        arrays[name] = np.packbits(mask.detach().bool().cpu().numpy())
+        arrays[_MASK + name] = np.packbits(mask.detach().bool().cpu().numpy())
         arrays[_SHAPE + name] = np.array(mask.shape)
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
@@ -38,10 +38,10 @@ def load_masks(path: Path) -> dict[str, np.ndarray]:
         ValueError: it is cut short, or holds something else.
     """
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             shapes = {name[len(_SHAPE) :]: tuple(arrays[name]) for name in arrays.files if name.startswith(_SHAPE)}
             return {
-                name: np.unpackbits(arrays[name], count=math.prod(shape)).view(bool).reshape(shape)
+                name: np.unpackbits(arrays[_MASK + name], count=math.prod(shape)).view(bool).reshape(shape)
                 for name, shape in shapes.items()
             }
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, EOFError, ValueError) as error:
