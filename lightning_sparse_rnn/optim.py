@@ -34,6 +34,8 @@ class SNTASGD(Optimizer):
         lr: learning rate, at least 0.
         weight_decay: L2 coefficient, at least 0.
         nonmono: how many of the latest validations the trigger leaves out when it looks for the best loss, at least 1.
+        since_birth: average each live weight over the steps since it was last born. ``False``: over all steps since
+            the trigger, zeros and earlier lives included, which is NT-ASGD on masked weights.
         maximize: ascend instead of descend.
         foreach: one call for many tensors. ``None`` does so on accelerators, where it is faster.
 
@@ -50,6 +52,7 @@ class SNTASGD(Optimizer):
         *,
         weight_decay: float = 0.0,
         nonmono: int = 5,
+        since_birth: bool = True,
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class SNTASGD(Optimizer):
         if not 1 <= nonmono < math.inf or int(nonmono) != nonmono:
             raise ValueError(f"Expected `nonmono` to be a whole number of at least 1, got {nonmono}.")
         self._nonmono = int(nonmono)
+        self._since_birth = since_birth
         self._history: list[float] = []
         self._steps = 0
         self._folded = 0  # the step up to which the means are; the sums hold the steps since
@@ -67,7 +71,7 @@ class SNTASGD(Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize, "foreach": foreach})
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_nonmono", "_history", "_steps", "_folded", "_masks", "_training", "_averaging")
+        own = ("_nonmono", "_since_birth", "_history", "_steps", "_folded", "_masks", "_training", "_averaging")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     # ------------------------------------------------------------------------------------------------ the trigger
@@ -202,6 +206,8 @@ class SNTASGD(Optimizer):
             parameter.mul_(mask)
         if not self._averaging:
             return
+        if not self._since_birth:
+            return
         self._fold()
         for parameter in own:
             state = self.state[parameter]
@@ -241,7 +247,7 @@ class SNTASGD(Optimizer):
             # With all steps folded into the mean the sum is zero: its memory can hold w for the time being.
             memory = state.pop("sum") if "sum" in state else torch.empty_like(state["mean"])
             self._training[parameter] = memory.copy_(parameter)
-            parameter.copy_(state["mean"])
+            parameter.copy_(self._live(parameter, state["mean"]))
 
     @torch.no_grad()
     def show_training_weights(self) -> None:
@@ -261,10 +267,14 @@ class SNTASGD(Optimizer):
             return parameter.detach().clone()
         state = self.state[parameter]
         if "sum" not in state or self._steps == self._folded:
-            return state["mean"].to(parameter.dtype, copy=True)
+            return self._live(parameter, state["mean"]).to(parameter.dtype, copy=True)
         mean = state["mean"].clone()
         self._fold_into(mean, state["sum"].clone(), state["born"])
-        return mean.to(parameter.dtype)
+        return self._live(parameter, mean).to(parameter.dtype)
+
+    def _live(self, parameter: Tensor, mean: Tensor) -> Tensor:
+        """Return a mean without what earlier lives of inactive weights have left in it."""
+        return mean if self._since_birth or parameter not in self._masks else mean * self._masks[parameter]
 
     def training(self, parameter: Tensor) -> Tensor:
         """Return a copy of w of one parameter, in its shape and dtype, whatever the parameters show."""

@@ -689,3 +689,28 @@ def test_sparse_gradients_are_refused_before_anything_changes() -> None:
     with pytest.raises(RuntimeError, match=r"dense gradients only\. Make the embedding with `sparse=False`"):
         optimizer.step()
     assert torch.equal(linear.weight, before)
+
+
+def test_without_births_it_is_nt_asgd_on_masked_weights() -> None:
+    """Averages run over all steps since the trigger, zeros and earlier lives included; what is dead is shown as zero."""
+    weight = nn.Parameter(torch.randn(6, 7))
+    optimizer = SNTASGD([weight], lr=0.1, weight_decay=0.01, since_birth=False)
+    mask = torch.rand(6, 7) < 0.5
+    optimizer.set_masks({weight: mask})
+    optimizer.restart()
+    moments = []
+    for step in range(20):
+        if step % 6 == 5:
+            born = ~mask & (torch.rand(6, 7) < 0.3)
+            mask = mask & (torch.rand(6, 7) < 0.7) | born
+            optimizer.set_masks({weight: mask}, {weight: born})
+        weight.grad = torch.randn(6, 7)
+        optimizer.step()
+        moments.append(weight.detach().clone())
+        if step in (3, 7, 19):
+            expected = torch.stack(moments).mean(0) * mask
+            torch.testing.assert_close(optimizer.averaged(weight), expected)
+            with optimizer.averaged_weights():
+                torch.testing.assert_close(weight.detach(), expected)
+            assert torch.equal(weight, moments[-1])
+    assert optimizer.averaging
