@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,18 +34,37 @@ from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
 from lightning_sparse_rnn.record import RunRecord
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
+from lightning_sparse_rnn.sweeping import Jobs, RunInterrupted, worked_on
 
 __all__ = ["main", "train"]
 
+_CONFIG = "config.yaml"
+
+
+_jobs = Jobs()
+
+
+def main() -> None:
+    """``sparse-rnn-train``."""
+    sys.path.append(str(Path.cwd()))  # for rules of the user's own
+    _run()
+    if left := _jobs.summary():
+        print(left, flush=True)
+    if _jobs.failed:
+        sys.exit(1)
+
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-def main(config: DictConfig) -> float:
+def _run(config: DictConfig) -> float:
     """Train what ``config`` describes, in Hydra's run folder, and return the best validation perplexity."""
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN:
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return float(train(config, folder)["val_ppl"])
+    with _jobs.job(folder.name):
         _refuse_more_devices(config)
-    results = train(config, Path(hydra_config.runtime.output_dir))
-    return float(results["val_ppl"])
+        return float(train(config, folder)["val_ppl"])
+    return math.nan
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -53,11 +74,18 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         What is in ``results.json``.
 
     Raises:
-        SystemExit: the folder holds a run of another config.
+        SystemExit: the folder holds a run of another config, or another process is working on it.
     """
     quiet()
-    finished = folder / "results.json"
     _claim(folder, config)
+    if getattr(rank_zero_only, "rank", 0):
+        return _train(config, folder)  # the first process holds the run for all
+    with worked_on(folder / _CONFIG):
+        return _train(config, folder)
+
+
+def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
+    finished = folder / "results.json"
     if finished.exists():
         _say(f"This run is finished: {finished}. To run it again, remove its folder.")
         results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
@@ -95,7 +123,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         _say(f"Going on from {checkpoint}.")
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     if trainer.interrupted:
-        raise SystemExit("Interrupted. The same command goes on from the last epoch that was finished.")
+        raise RunInterrupted("Interrupted. The same command goes on from the last epoch that was finished.")
     if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
         raise SystemExit(
             f"The run ended at sparsity {sparsity.topology.sparsity:.4f}, before it reached {config.method.sparsity}: "
@@ -130,7 +158,7 @@ def _refuse_more_devices(config: DictConfig) -> None:
 def _claim(folder: Path, config: DictConfig) -> None:
     """Write the config down in the run's folder, or make sure that it is the one that stands there."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
+    path = folder / _CONFIG
     new = OmegaConf.to_container(config, resolve=True)
     if path.exists():
         old = OmegaConf.to_container(OmegaConf.load(path))

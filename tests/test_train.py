@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from lightning_sparse_rnn.config import CONFIG_DIR
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.test import main as run_test
-from lightning_sparse_rnn.train import main, train
+from lightning_sparse_rnn.train import train
 
 EPOCHS = 4
 
@@ -185,18 +185,3 @@ def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path
         run_test([str(tmp_path / "run"), "--checkpoint", str(tmp_path / "nothing.ckpt")])
     with pytest.raises(SystemExit, match=r"data\.no_such_option"):
         run_test([str(tmp_path / "run"), "data.no_such_option=1"])
-
-
-def test_a_sweep_of_runs_on_several_devices_is_refused(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overrides = [
-        f"data.root={text}",
-        "data=folder",
-        "trainer.devices=2",
-        "trainer.accelerator=cpu",
-        f"output={tmp_path}",
-    ]
-    monkeypatch.setattr("sys.argv", ["sparse-rnn-train", "-m", "seed=1,2", *overrides])
-    with pytest.raises(SystemExit, match=r"Expected trainer\.devices=1, got 2"):
-        main()
