@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-__all__ = ["CONFIG_DIR", "chosen", "differences", "run_name"]
+__all__ = ["CONFIG_DIR", "chosen", "differences", "flat", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -35,7 +35,7 @@ def run_name(overrides: Iterable[str]) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """List the values in which two configs differ, one line each: ``key: old value, now new value``."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     return [
         f"{key}: {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
@@ -43,10 +43,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["plot_run"]
+__all__ = ["STYLES", "draw_run", "plot_densities"]
 
 # Told apart by lightness and by dash, so that they survive a black-and-white print and colour blindness.
-_STYLES: list[dict[str, Any]] = [
+#: Of lines that are drawn together.
+STYLES: list[dict[str, Any]] = [
     {"color": "#08306b", "linestyle": "-"},
     {"color": "#d95f0e", "linestyle": "--"},
     {"color": "#3f8f4f", "linestyle": "-."},
@@ -23,13 +23,12 @@ _STYLES: list[dict[str, Any]] = [
 ]
 
 
-def plot_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, Any]], path: Path) -> None:
+def draw_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, Any]]) -> Figure:
     """Draw perplexity over epochs, the trigger marked, and below it the gates' densities over epochs.
 
     Args:
         rows: a run's epochs, as in ``metrics.csv``.
         topology: its topology, as in ``topology.csv``; empty for a run without sparsity.
-        path: where the picture goes; the suffix is the format.
     """
     densities: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in topology:
@@ -41,15 +40,15 @@ def plot_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, 
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     _plot_perplexity(next(parts).subplots(), rows)
     if densities:
-        _plot_densities(next(parts), densities)
-    figure.savefig(path, dpi=150)
+        plot_densities(next(parts), densities)
+    return figure
 
 
 def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for index, (name, label) in enumerate((("train_ppl", "training"), ("val_ppl", "validation"))):
         points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, **_STYLES[index])
+            axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, **STYLES[index])
     began = next((row["epoch"] + 1 for row in rows if row["averaging"]), None)
     if began is not None:
         axes.axvline(began, color="0.4", linewidth=1)
@@ -64,14 +63,17 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(alpha=0.25)
 
 
-def _plot_densities(figure: SubFigure, densities: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> None:
+def plot_densities(
+    figure: Figure | SubFigure, densities: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+) -> None:
+    """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
     grid = figure.subplots((len(densities) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
     figure.suptitle("Density of each gate after each topology update", fontsize=10, x=0.01, ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
         for index, (gate, points) in enumerate(gates.items()):
-            axes.plot(*zip(*points, strict=True), label=gate, **_STYLES[index % len(_STYLES)])
+            axes.plot(*zip(*points, strict=True), label=gate, **STYLES[index % len(STYLES)])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(tensor, fontsize=8)
         axes.grid(alpha=0.25)

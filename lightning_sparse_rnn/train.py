@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.accounting import account, uses_per_token
@@ -29,7 +30,7 @@ from lightning_sparse_rnn.config import CONFIG_DIR, differences
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
 from lightning_sparse_rnn.models.sizes import shrink
-from lightning_sparse_rnn.plots import plot_run
+from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
 from lightning_sparse_rnn.record import RunRecord
@@ -92,6 +93,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         _say(_summary(results))
         return results
 
+    torch.set_float32_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to make comes first, so that a mistake in it shows before text is read.
     sparsity = instantiate(config.method) if "_target_" in config.method else None
@@ -133,7 +135,11 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     results = _results(config, data, model, trainer, record, best, sparsity, averaging)
     if trainer.is_global_zero:
-        plot_run(record.rows, record.topology_rows(), folder / "run.png")
+        picture = draw_run(record.rows, record.topology_rows())
+        picture.savefig(folder / "run.png", dpi=150)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("run", picture, trainer.global_step)
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results

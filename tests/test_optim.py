@@ -692,7 +692,7 @@ def test_sparse_gradients_are_refused_before_anything_changes() -> None:
 
 
 def test_without_births_it_is_nt_asgd_on_masked_weights() -> None:
-    """Averages run over all steps since the trigger, zeros and earlier lives included; what is dead is shown as zero."""
+    """Averages run over all steps since the trigger, zeros and earlier lives included; what is dead shows as zero."""
     weight = nn.Parameter(torch.randn(6, 7))
     optimizer = SNTASGD([weight], lr=0.1, weight_decay=0.01, since_birth=False)
     mask = torch.rand(6, 7) < 0.5
