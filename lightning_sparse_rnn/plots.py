@@ -64,11 +64,13 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot_densities(
-    figure: Figure | SubFigure, densities: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+    figure: Figure | SubFigure,
+    densities: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
+    title: str = "Density of each gate after each topology update",
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
     grid = figure.subplots((len(densities) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
-    figure.suptitle("Density of each gate after each topology update", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):

@@ -1,0 +1,224 @@
+"""Distances of the topologies that runs have kept: as many as there is time for, and none twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lightning_sparse_rnn.files import write_json
+from lightning_sparse_rnn.mask_files import load_masks
+from lightning_sparse_rnn.report.groups import Group
+from lightning_sparse_rnn.report.runs import Run
+from lightning_sparse_rnn.sparsity.distance import topological_distances
+
+__all__ = ["Distances", "Meter", "measure"]
+
+_MOST_GROUPS = 12
+# Matching n neurons with n others takes up to so many seconds times n³ on one core; mostly it is a tenth of that.
+_SECONDS_A_CUBE = 2e-8
+ByTensor = dict[str, float]
+
+
+@dataclass
+class Distances:
+    """What was measured.
+
+    Attributes:
+        names: of the groups whose final topologies were compared.
+        between: a square; on its diagonal, two seeds of one group. ``None`` where there is no distance.
+        moves: by group, (epochs trained, distance from the first topology) of one run.
+        moves_by_tensor: by group, the last of these by tensor.
+        left_out: what was not measured, and why, for people.
+    """
+
+    names: list[str] = field(default_factory=list)
+    between: list[list[float | None]] = field(default_factory=list)
+    moves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    moves_by_tensor: dict[str, ByTensor] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A file of masks, and the run it is of."""
+
+    path: Path
+    run: Run = field(hash=False, compare=False)
+
+
+class Meter:
+    """Measures distances until its time is over, and remembers them in a file.
+
+    Args:
+        seconds: how long. A distance that might take longer than that by itself is not begun.
+        memory: the file, a JSON by the content of the files of masks; it need not exist.
+    """
+
+    def __init__(self, seconds: float, memory: Path) -> None:
+        self.seconds = seconds
+        self.refused = 0
+        self._memory = memory
+        self._known = _read(memory)
+        self._size = len(self._known)
+        self._spent = 0.0
+
+    def between(self, one: _Kept, other: _Kept) -> ByTensor | None:
+        """Return the distances by tensor; ``None`` if there is no time.
+
+        Raises:
+            ValueError: a file cannot be read, or the networks are of different shapes.
+        """
+        began = time.perf_counter()
+        try:
+            key = " ".join(sorted((_digest(one.path), _digest(other.path))))
+            if key not in self._known:
+                gates = one.run.gates()
+                if self._spent > self.seconds or _seconds(gates) > self.seconds:
+                    self.refused += 1
+                    return None
+                first, second = _masks(one.path), _masks(other.path)
+                self._known[key] = topological_distances(first, second, _rows(gates, first))
+            return self._known[key]
+        finally:
+            self._spent += time.perf_counter() - began
+
+    def remember(self) -> None:
+        """Write down what was measured."""
+        if len(self._known) > self._size:
+            write_json(self._memory, self._known)
+        _masks.cache_clear()
+
+
+def measure(groups: Sequence[Group], meter: Meter) -> Distances:
+    """Return the distances between the groups' final topologies, and of their first runs' from where they began.
+
+    Files that cannot be read are left out, and said among their run's problems.
+    """
+    found = Distances()
+    sparse = [group for group in groups if any(run.masks() for run in group.runs)]
+    if len(sparse) > _MOST_GROUPS:
+        found.left_out.append(
+            f"Distances of the topologies of {len(sparse) - _MOST_GROUPS} groups of runs: the first {_MOST_GROUPS} by "
+            "test perplexity are compared. Report on fewer runs to see others."
+        )
+    for group in sparse[:_MOST_GROUPS]:
+        run = next((run for run in group.runs if len(run.masks()) > 1), None)
+        if run is not None:
+            _measure_moves(group.name, run, meter, found)
+    finals = {group.name: kept for group in sparse[:_MOST_GROUPS] if (kept := _finals(group))}
+    found.names = list(finals)
+    found.between = [[None] * len(finals) for _ in finals]
+    shapes_differ = False
+    for i, one in enumerate(finals.values()):
+        for j, other in enumerate(list(finals.values())[: i + 1]):
+            pair = (one[0], other[0]) if i != j else (one[0], one[1]) if len(one) > 1 else None
+            try:
+                distance = None if pair is None else meter.between(*pair)
+            except ValueError:  # both can be read
+                shapes_differ = True
+                continue
+            if distance:
+                found.between[i][j] = found.between[j][i] = _mean(distance)
+    if shapes_differ:
+        found.left_out.append("Distances between networks of different shapes: there is no such thing.")
+    if meter.refused:
+        found.left_out.append(
+            f"{meter.refused} distances of topologies: the time for them ({meter.seconds:g} s) was over, or might not "
+            "have been enough for a single one. Give more with --distance-seconds; what was measured is not measured "
+            "again."
+        )
+    meter.remember()
+    return found
+
+
+def _measure_moves(name: str, run: Run, meter: Meter, found: Distances) -> None:
+    kept = [(epochs, _Kept(path, run)) for epochs, path in run.masks() if _readable(path, run)]
+    if len(kept) < 2:
+        return
+    first, start = kept[0]
+    points = [(first, 0.0)]
+    for epochs, each in kept[1:]:
+        try:
+            distance = meter.between(start, each)
+        except ValueError as error:
+            run.problems.append(f"distances of its masks: {error}")
+            return
+        if distance is None:
+            continue
+        points.append((epochs, _mean(distance)))
+        if each is kept[-1][1]:
+            found.moves_by_tensor[name] = distance
+    if len(points) > 1:
+        found.moves[name] = points
+
+
+def _finals(group: Group) -> list[_Kept]:
+    """Return the last topologies of the group's finished runs, two at most."""
+    found = []
+    for run in group.finished:
+        masks = run.masks()
+        if masks and _readable(masks[-1][1], run):
+            found.append(_Kept(masks[-1][1], run))
+        if len(found) == 2:
+            break
+    return found
+
+
+def _readable(path: Path, run: Run) -> bool:
+    try:
+        _masks(path)
+    except (ValueError, OSError) as error:
+        text = f"masks/{path.name} cannot be read: {str(error).rpartition(': ')[2]}"
+        if text not in run.problems:
+            run.problems.append(text)
+        return False
+    return True
+
+
+@lru_cache(maxsize=4)
+def _masks(path: Path) -> dict[str, np.ndarray]:
+    return load_masks(path)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()
+
+
+def _rows(gates: Mapping[str, Mapping[str, int]], masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Return the rows of each gate that has so many positions.
+
+    Raises:
+        ValueError: the gates are of other tensors than the masks.
+    """
+    rows = {}
+    for name, sizes in gates.items():
+        if name not in masks or sum(sizes.values()) != masks[name].size:
+            raise ValueError(f"Expected masks of the tensors in topology.csv, and {name} is another.")
+        columns = masks[name].size // len(masks[name])
+        rows[name] = {gate: size // columns for gate, size in sizes.items()}
+    return rows
+
+
+def _seconds(gates: Mapping[str, Mapping[str, int]]) -> float:
+    """Return how long a distance might take: matrices of gates are about square."""
+    return sum(_SECONDS_A_CUBE * max(sizes.values()) ** 1.5 for sizes in gates.values())
+
+
+def _mean(distance: ByTensor) -> float:
+    return sum(distance.values()) / max(1, len(distance))
+
+
+def _read(path: Path) -> dict[str, ByTensor]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

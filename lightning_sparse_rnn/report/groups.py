@@ -1,0 +1,115 @@
+"""Runs that differ in nothing but their seeds, and names for them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_sparse_rnn.report.runs import Run
+
+__all__ = ["Group", "differing_settings", "group_runs", "settings_of"]
+
+# Where something is or runs, and what follows from the seed: no settings of an experiment.
+_ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
+_ABSENT = "—"
+
+
+@dataclass
+class Group:
+    """Runs of one corpus and of the same settings, one a seed. ``name`` tells the group from the others."""
+
+    runs: list[Run]
+    name: str = ""
+
+    @property
+    def corpus(self) -> str:
+        """Which text they were trained on."""
+        return self.runs[0].corpus
+
+    @property
+    def finished(self) -> list[Run]:
+        """Those that have results."""
+        return [run for run in self.runs if run.results is not None]
+
+    def values(self, name: str) -> list[float]:
+        """The finite numbers that the finished ones have as a result; ``name`` may be two keys with a dot between."""
+        first, _, second = name.partition(".")
+        found = [(run.results or {}).get(first) for run in self.finished]
+        if second:
+            found = [value.get(second) if isinstance(value, Mapping) else None for value in found]
+        numbers = [float(value) for value in found if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        return [number for number in numbers if math.isfinite(number)]
+
+    def mean(self, name: str) -> float:
+        """The mean of :meth:`values`; infinity, which sorts last, where there are none."""
+        found = self.values(name)
+        return statistics.fmean(found) if found else float("inf")
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together that differ in nothing but their seeds, name the groups, and sort them by test perplexity."""
+    found: dict[tuple[Any, ...], Group] = {}
+    for run in runs:
+        key = (run.corpus, tuple(sorted((name, repr(value)) for name, value in settings_of(run).items())))
+        found.setdefault(key, Group([])).runs.append(run)
+    groups = list(found.values())
+    for group in groups:
+        group.runs.sort(key=lambda run: str(run.seed))
+    _name(groups)
+    return sorted(groups, key=lambda group: (group.corpus, group.mean("test_ppl"), group.name))
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return the settings that make a run comparable or not: all but seeds and places."""
+    return {
+        name: value
+        for name, value in run.settings.items()
+        if name not in _ASIDE and name != "seed" and not name.endswith(".seed")
+    }
+
+
+def differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
+    """Return the settings in which groups differ, each with its value in every group.
+
+    Of settings that differ in the same way, as one does that another is made from, the one of the shortest name stands
+    for all.
+    """
+    all_settings = [settings_of(group.runs[0]) for group in groups]
+    names = sorted({name for settings in all_settings for name in settings}, key=lambda name: (len(name), name))
+    found: dict[str, list[Any]] = {}
+    seen: set[tuple[str, ...]] = set()
+    for name in names:
+        values = [settings.get(name, _ABSENT) for settings in all_settings]
+        pattern = tuple(repr(value) for value in values)
+        if len(set(pattern)) > 1 and pattern not in seen:
+            seen.add(pattern)
+            found[name] = values
+    return found
+
+
+def _name(groups: Sequence[Group]) -> None:
+    for group in groups:
+        settings = group.runs[0].settings
+        group.name = str(settings.get("chosen.method") or group.runs[0].folder.name)
+    for name in {group.name for group in groups}:
+        alike = [group for group in groups if group.name == name]
+        corpora = {group.corpus for group in alike}
+        for corpus in corpora:
+            _tell_apart([group for group in alike if group.corpus == corpus])
+        for group in alike if len(corpora) > 1 else ():
+            group.name += f" on {group.corpus}"
+
+
+def _tell_apart(alike: Sequence[Group]) -> None:
+    """Add to the name the settings in which the groups differ; those that a chosen config is made of, by its name."""
+    if len(alike) == 1:
+        return
+    differing = differing_settings(alike)
+    chosen = tuple(setting.removeprefix("chosen.") + "." for setting in differing if setting.startswith("chosen."))
+    telling = [setting for setting in differing if not (chosen and setting.startswith(chosen))]
+    for index, group in enumerate(alike):
+        parts = [f"{setting.rpartition('.')[2]} {differing[setting][index]}" for setting in telling]
+        group.name = ", ".join([group.name, *parts])

@@ -1,0 +1,169 @@
+"""Figures of perplexity: after training, while training, and against sparsity."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lightning_sparse_rnn.plots import STYLES
+from lightning_sparse_rnn.report.drawing import GREY, INK, Drawing, bare, label_ends, log_perplexity, panel, plain, wide
+from lightning_sparse_rnn.report.groups import Group
+from lightning_sparse_rnn.report.runs import Row, column
+
+__all__ = ["by_sparsity", "curves", "final_perplexities", "over_sparsity"]
+
+Points = list[tuple[float, float]]
+_MOST_POINTS = 60  # of a line in the background
+
+
+def final_perplexities(groups: Sequence[Group]) -> Drawing:
+    """A dot a seed, a bar at the mean, and the range of one deviation; in the order of ``groups``."""
+    figure = Figure(figsize=(5.0, 0.9 + 0.27 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for row, group in enumerate(groups):
+        values = group.values("test_ppl")
+        mean = statistics.fmean(values)
+        if len(values) > 1:
+            deviation = statistics.stdev(values)
+            axes.plot([mean - deviation, mean + deviation], [row, row], color=GREY, linewidth=5, solid_capstyle="butt")
+        axes.plot(values, [row] * len(values), "o", color=INK, markersize=4, alpha=0.6, markeredgewidth=0)
+        axes.plot([mean], [row], "|", color="black", markersize=13, markeredgewidth=1.6)
+        axes.annotate(f"{mean:.1f}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0), va="center",
+                      fontsize=8.5, textcoords="offset points", annotation_clip=False)  # fmt: skip
+    axes.set_yticks(range(len(groups)), [_cut(group.name, 34) for group in groups], fontsize=8.5)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_xlabel("test perplexity (lower is better)", fontsize=8.5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", alpha=0.3)
+    several = any(len(group.values("test_ppl")) > 1 for group in groups)
+    marks = "a dot a seed, a bar at the mean, grey: ± a deviation" if several else "one seed each"
+    figure.suptitle(f"Test perplexity: {marks}", x=0.01, ha="left", fontsize=9)
+    bare(axes)
+    best = f"{groups[0].name}, {groups[0].mean('test_ppl'):.1f}"
+    return wide(figure, f"Test perplexity of {len(groups)} methods; lowest: {best}")
+
+
+def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, float] | None) -> Drawing:
+    """A group's validation perplexity over epochs, each seed, with its triggers; behind it the means of others.
+
+    Args:
+        group: whose.
+        others: of each group by its name, as :func:`mean_curve` has it.
+        limits: of perplexity.
+    """
+    figure, axes = plain(group.name)
+    for name, points in others.items():
+        if name != group.name and points:
+            axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=0.7)
+    began = [point for run in group.runs if (point := trigger(run.metrics)) is not None]
+    trained = mean_curve(group, "train_ppl")
+    for run in group.runs:
+        points = column(run.metrics, "val_ppl")
+        if points:
+            axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.3, alpha=0.85)
+    if trained:
+        axes.plot(*zip(*trained, strict=True), color="black", linewidth=1, linestyle=":")
+    if began:
+        axes.plot(*zip(*began, strict=True), "v", color="black", markersize=5)
+    axes.set_ylabel("perplexity (log scale)", fontsize=8)
+    log_perplexity(axes, limits)
+    several = len(group.runs) > 1
+    key = [
+        Line2D([], [], color=INK, label="validation" + ", each seed" * several),
+        Line2D([], [], color="black", linestyle=":", linewidth=1, label="training" + ", mean" * several),
+    ]
+    if began:
+        key.append(Line2D([], [], color="black", marker="v", markersize=4, linestyle="", label="averaging begins"))
+    if len(others) > 1:
+        key.append(Line2D([], [], color=GREY, linewidth=0.8, label="other methods"))
+    axes.legend(handles=key, frameon=False, fontsize=6.5, loc="upper right", labelspacing=0.25, borderaxespad=0.0)
+    when = ", ".join(sorted({f"{epoch:g}" for epoch, _ in began}, key=float))
+    says = f"Perplexity over epochs of {group.name}" + (f"; averaging begins after epoch {when}" if began else "")
+    return panel(figure, says)
+
+
+def curve_limits(groups: Sequence[Group]) -> tuple[float, float] | None:
+    """Return the range of perplexity that shows all groups' curves; what comes before their second epoch may pass."""
+    values = [
+        value
+        for group in groups
+        for run in group.runs
+        for name in ("val_ppl", "train_ppl")
+        for epoch, value in column(run.metrics, name)
+        if math.isfinite(value) and value > 0 and (epoch > 1 or len(run.metrics) == 1)
+    ]
+    return (0.92 * min(values), 1.35 * max(values)) if values else None
+
+
+def trigger(metrics: Sequence[Row]) -> tuple[float, float] | None:
+    """Return the first point (epochs trained, validation perplexity) at which averages were validated."""
+    for row in metrics:
+        value = row.get("val_ppl")
+        if row.get("averaging") and isinstance(value, (int, float)):
+            return row["epoch"] + 1, value
+    return None
+
+
+def mean_curve(group: Group, name: str) -> Points:
+    """Return the mean over the group's runs at each epoch that one of them has come to."""
+    found: dict[float, list[float]] = {}
+    for run in group.runs:
+        for epoch, value in column(run.metrics, name):
+            found.setdefault(epoch, []).append(value)
+    return [(epoch, statistics.fmean(values)) for epoch, values in sorted(found.items())]
+
+
+def over_sparsity(groups: Sequence[Group]) -> Drawing:
+    """Test perplexity against sparsity, a line a method; dense networks as a line across."""
+    figure = Figure(figsize=(5.0, 3.3), layout="constrained")
+    axes = figure.subplots()
+    found = by_sparsity(groups)
+    for index, (method, points) in enumerate(found.items()):
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=method, **STYLES[index % len(STYLES)])
+    ends = {method: points[-1] for method, points in found.items()}
+    right = max(x for points in found.values() for x, _ in points)
+    for group in groups:
+        dense = group.mean("sparsity") == 0 and "method.weights_of_sparsity" not in group.runs[0].settings
+        if dense and group.name not in found and math.isfinite(group.mean("test_ppl")):
+            axes.axhline(group.mean("test_ppl"), color="0.4", linewidth=0.9, linestyle=(0, (8, 4)))
+            ends[group.name] = (right, group.mean("test_ppl"))
+    axes.set_xlabel("sparsity: share of weights that are zero", fontsize=8.5)
+    axes.set_ylabel("test perplexity (log scale)", fontsize=8.5)
+    axes.tick_params(labelsize=8)
+    log_perplexity(axes, None)
+    axes.grid(alpha=0.25)
+    figure.suptitle("Test perplexity against sparsity, mean over seeds", x=0.01, ha="left", fontsize=9)
+    bare(axes)
+    figure.draw_without_rendering()  # which sets the limits
+    label_ends(axes, ends)
+    return wide(figure, f"Test perplexity against sparsity of {', '.join(found)}")
+
+
+def by_sparsity(groups: Sequence[Group]) -> dict[str, Points]:
+    """Return (sparsity, mean test perplexity) of each method that was run at several sparsities.
+
+    The sparsity is the one asked for, so that dense networks stand where sparse ones have as many weights. Of several
+    settings of one method at one sparsity the best counts.
+    """
+    found: dict[str, dict[float, float]] = {}
+    for group in groups:
+        settings = group.runs[0].settings
+        sparsity, value = settings.get("sparsity", group.mean("sparsity")), group.mean("test_ppl")
+        if not isinstance(sparsity, (int, float)) or not math.isfinite(value):
+            continue
+        points = found.setdefault(str(settings.get("chosen.method") or group.name), {})
+        points[float(sparsity)] = min(value, points.get(float(sparsity), math.inf))
+    return {method: sorted(points.items()) for method, points in found.items() if len(points) > 1}
+
+
+def _thinned(points: Points) -> Points:
+    every = max(1, math.ceil(len(points) / _MOST_POINTS))
+    return points if every == 1 else [*points[:-1:every], points[-1]]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

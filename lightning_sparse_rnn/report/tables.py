@@ -1,0 +1,249 @@
+"""The report's tables, as values; and as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_sparse_rnn.report.groups import Group, differing_settings
+from lightning_sparse_rnn.report.runs import Run, per_tensor, short
+
+__all__ = [
+    "Table",
+    "accounting",
+    "as_csv",
+    "as_markdown",
+    "as_text",
+    "budgets",
+    "comparisons",
+    "distances_between",
+    "moves_by_tensor",
+    "runs_table",
+    "settings",
+]
+
+
+@dataclass
+class Table:
+    """Columns and rows of text and numbers.
+
+    Attributes:
+        name: of its file.
+        title, text: what it shows, and how to read it.
+        columns: their heads.
+        rows: values; ``None`` where there is none.
+        best: the row that is to stand out, if one is.
+    """
+
+    name: str
+    title: str
+    text: str
+    columns: list[str]
+    rows: list[list[Any]] = field(default_factory=list)
+    best: int | None = None
+
+
+def comparisons(groups: Sequence[Group]) -> list[Table]:
+    """Return a table a corpus: mean ± standard deviation over seeds, best test perplexity first."""
+    corpora = list(dict.fromkeys(group.corpus for group in groups))
+    tables = []
+    for number, corpus in enumerate(corpora):
+        table = Table(
+            name="comparison" if len(corpora) == 1 else f"comparison_{number + 1}",
+            title=f"Perplexity on {corpus}",
+            text="Mean ± standard deviation over seeds; lower is better."
+            + (" Perplexities on different corpora cannot be compared: each has a table." if len(corpora) > 1 else ""),
+            columns=[
+                "method",
+                "seeds",
+                "test",
+                "validation",
+                "unigram",
+                "sparsity",
+                "live weights",
+                "epochs",
+                "seconds",
+            ],
+        )
+        finished = [group for group in groups if group.corpus == corpus and group.finished]
+        for group in finished:
+            table.rows.append(
+                [
+                    group.name,
+                    len(group.values("test_ppl")),
+                    _mean_and_deviation(group.values("test_ppl")),
+                    _mean_and_deviation(group.values("val_ppl")),
+                    _rounded(group.mean("unigram_ppl"), 1),
+                    _rounded(group.mean("sparsity"), 4),
+                    _rounded(group.mean("live_weights"), 0),
+                    _rounded(group.mean("epochs"), 0),
+                    _rounded(group.mean("seconds"), 0),
+                ]
+            )
+        table.best = 0 if len(finished) > 1 else None
+        if finished:
+            tables.append(table)
+    return tables
+
+
+def accounting(groups: Sequence[Group]) -> Table | None:
+    """Return what the groups' topologies cost where zeros are free, and what they went through."""
+    table = Table(
+        name="accounting",
+        title="What it costs where zeros are free",
+        text="Multiplications of inference and of training relative to the dense network's: a count, not a time, since "
+        "today's hardware multiplies by zeros at full price. Explored: share of all positions that were live at any "
+        "time. Turnover: share of live weights that an update replaces, on average.",
+        columns=["method", "live weights", "inference", "training", "explored", "turnover"],
+    )
+    for group in groups:
+        if group.values("accounting.inference_flops"):
+            costs = ("inference_flops", "training_flops", "explored", "turnover")
+            shares = [_rounded(group.mean(f"accounting.{name}"), 3) for name in costs]
+            table.rows.append([group.name, _rounded(group.mean("live_weights"), 0), *shares])
+    return table if table.rows else None
+
+
+def settings(groups: Sequence[Group]) -> Table | None:
+    """Return the settings in which groups differ."""
+    differing = differing_settings(groups)
+    if not differing:
+        return None
+    return Table(
+        name="settings",
+        title="Settings that differ",
+        text="All others are the same in every run. Where several differ in the same way, one stands for all.",
+        columns=["method", *differing],
+        rows=[[group.name, *(values[index] for values in differing.values())] for index, group in enumerate(groups)],
+    )
+
+
+def runs_table(groups: Iterable[Group], unreadable: Iterable[Run]) -> Table:
+    """Return a row a run, finished or not, and what was wrong with it."""
+    table = Table(
+        name="runs",
+        title="Every run",
+        text="An unfinished run goes on when its command is given again.",
+        columns=["method", "seed", "test", "validation", "epochs", "averaging from", "remarks", "folder"],
+    )
+    for name, run in [
+        *((group.name, run) for group in groups for run in group.runs),
+        *(("", run) for run in unreadable),
+    ]:
+        results = run.results or {}
+        remarks = [*([] if run.results else ["unfinished"]), *run.problems]
+        began = results.get("averaging_began_epoch")
+        table.rows.append(
+            [
+                name,
+                run.seed,
+                _rounded(results.get("test_ppl"), 2),
+                _rounded(results.get("val_ppl"), 2),
+                len(run.metrics),
+                began,
+                "; ".join(remarks),
+                str(run.folder),
+            ]
+        )
+    return table
+
+
+def budgets(groups: Sequence[Group]) -> Table | None:
+    """Return the share of each tensor that is live in the end, and that was at the start if that is another."""
+    shares: dict[str, dict[str, str]] = {}
+    for group in groups:
+        run = next((run for run in group.runs if run.topology), None)
+        if run is not None:
+            live, total = per_tensor(run.topology, "live"), per_tensor(run.topology, "total")
+            shares[group.name] = {
+                short(tensor): _from_to(
+                    points[0][1] / max(1, total[tensor][0][1]), points[-1][1] / max(1, total[tensor][-1][1])
+                )
+                for tensor, points in live.items()
+            }
+    tensors = list(dict.fromkeys(tensor for own in shares.values() for tensor in own))
+    if not shares:
+        return None
+    return Table(
+        name="budgets",
+        title="Layers' budgets",
+        text="The share of each weight tensor that is live: at the start → in the end, where these differ; in the "
+        "first run of each method.",
+        columns=["method", *tensors],
+        rows=[[name, *(own.get(tensor) for tensor in tensors)] for name, own in shares.items()],
+    )
+
+
+def distances_between(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Table:
+    """Return the square of distances between final topologies."""
+    return Table(
+        name="distances",
+        title="Distances between final topologies",
+        text="0: the same, 1: nothing in common; mean over tensors. On the diagonal, two seeds of one method.",
+        columns=["method", *names],
+        rows=[[own, *(_rounded(value, 3) for value in row)] for own, row in zip(names, values, strict=True)],
+    )
+
+
+def moves_by_tensor(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return how far each tensor's topology has come from where it began."""
+    tensors = list(dict.fromkeys(tensor for own in found.values() for tensor in own))
+    return Table(
+        name="distances_from_start",
+        title="Distance of each tensor's topology from where it began",
+        text="From the first to the last topology that the first run of each method has kept.",
+        columns=["method", *(short(tensor) for tensor in tensors)],
+        rows=[[name, *(_rounded(own.get(tensor), 3) for tensor in tensors)] for name, own in found.items()],
+    )
+
+
+def as_csv(table: Table) -> str:
+    """Return the table as CSV, its heads in the first line."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([["" if value is None else value for value in row] for row in table.rows])
+    return text.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """Return the table with its title and text as Markdown; the best row is bold."""
+    lines = [f"## {table.title}", "", table.text, "", _line(table.columns), _line(["---"] * len(table.columns))]
+    for index, row in enumerate(table.rows):
+        cells = [as_text(value) for value in row]
+        lines.append(_line([f"**{cell}**" if cell else cell for cell in cells] if index == table.best else cells))
+    return "\n".join(lines) + "\n"
+
+
+def as_text(value: Any) -> str:
+    """Return a value as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" if values else ""
+
+
+def _from_to(first: float, last: float) -> str:
+    before, after = f"{first:.3f}", f"{last:.3f}"
+    return after if before == after else f"{before} → {after}"
+
+
+def _rounded(value: Any, digits: int) -> float | int | None:
+    if not isinstance(value, (int, float)) or value in (float("inf"), float("-inf")) or value != value:
+        return None
+    return round(value, digits) if digits else round(value)

@@ -1,0 +1,148 @@
+"""Figures of topologies: where weights are, how they move, and how far they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from lightning_sparse_rnn.plots import STYLES, plot_densities
+from lightning_sparse_rnn.report.drawing import Drawing, bare, label_ends, panel, plain, wide
+from lightning_sparse_rnn.report.groups import Group
+from lightning_sparse_rnn.report.runs import Run, per_tensor, short
+
+__all__ = ["densities", "distance_map", "distances_from_start", "gates_move", "layer_densities", "moved"]
+
+Gates = dict[str, dict[str, list[tuple[int, float]]]]
+
+
+def gate_densities(run: Run) -> Gates:
+    """Return the density of each gate after each update, (epoch, density), of tensors that have several gates."""
+    gates: Gates = {}
+    for row in run.topology:
+        tensor = gates.setdefault(short(str(row["tensor"])), {})
+        tensor.setdefault(str(row["gate"]), []).append((row["epoch"], row["live"] / max(1, row["total"])))
+    return {tensor: found for tensor, found in gates.items() if len(found) > 1}
+
+
+def gates_move(run: Run) -> bool:
+    """Whether any gate's number of live weights has changed."""
+    gates = gate_densities(run)
+    return any(len({value for _, value in points}) > 1 for found in gates.values() for points in found.values())
+
+
+def densities(group: Group) -> Drawing:
+    """Density of each gate after each update, a panel a matrix, in the group's first run that has any."""
+    run = _first_with_topology(group)
+    gates = gate_densities(run)
+    figure = Figure(figsize=(5.0, 0.5 + 1.6 * ((len(gates) + 1) // 2)), layout="constrained")
+    plot_densities(figure, gates, f"{group.name}{_of_seed(group, run)}: density of each gate after each update")
+    return wide(figure, f"Density of each gate over epochs, {group.name}")
+
+
+def layer_densities(group: Group) -> Drawing:
+    """Density of every tensor over epochs, in the group's first run."""
+    run = _first_with_topology(group)
+    figure, axes = plain(f"{group.name}{_of_seed(group, run)}")
+    live, total = per_tensor(run.topology, "live"), per_tensor(run.topology, "total")
+    highest = 0.0
+    for index, (tensor, points) in enumerate(live.items()):
+        shares = [count / max(1, whole) for (_, count), (_, whole) in zip(points, total[tensor], strict=True)]
+        style = STYLES[index % len(STYLES)]
+        highest = max([highest, *shares])
+        epochs = [epoch for epoch, _ in points]
+        if len(epochs) == 1:  # a topology that stays: for as long as the run lasts
+            epochs, shares = [0, max(1, len(run.metrics))], shares * 2
+        axes.plot(epochs, shares, linewidth=1.3, label=short(tensor), **style)
+    axes.set_ylabel("share of weights live", fontsize=8)
+    axes.set_ylim(0, 1.45 * highest or 1.0)
+    axes.legend(frameon=False, fontsize=6.5, ncols=2, loc="upper left", handlelength=3, labelspacing=0.2,
+                borderaxespad=0.1, columnspacing=1.2)  # fmt: skip
+    return panel(figure, f"Share of weights live in each layer over epochs, {group.name}")
+
+
+def moved(group: Group) -> Drawing:
+    """How many weights each update pruned and regrew, in the group's first run."""
+    run = _first_with_topology(group)
+    figure, axes = plain(f"{group.name}{_of_seed(group, run)}")
+    for name, style, mark, size in (("pruned", STYLES[0], "o", 4), ("regrown", STYLES[1], "x", 3)):
+        totals: dict[float, float] = {}
+        for row in run.topology:
+            if row.get("update", 1) and isinstance(row.get(name), (int, float)):
+                totals[row["epoch"]] = totals.get(row["epoch"], 0.0) + float(row[name])
+        every = max(1, len(totals) // 12)
+        axes.plot(list(totals), list(totals.values()), label=name, marker=mark, markersize=size, markevery=every,
+                  linewidth=1.3, **style)  # fmt: skip
+    axes.yaxis.set_major_formatter(_thousands)
+    axes.set_ylabel("weights, each update", fontsize=8)
+    axes.set_ylim(0, None)
+    axes.legend(frameon=False, fontsize=7)
+    return panel(figure, f"Weights pruned and regrown at each update, {group.name}")
+
+
+def weights_move(run: Run) -> bool:
+    """Whether any update has replaced or removed a weight."""
+    return any(row.get("pruned") or row.get("regrown") for row in run.topology)
+
+
+def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Drawing:
+    """Distances of topologies from each other, with their numbers; the darker the further."""
+    side = 1.3 + 0.31 * len(names)
+    figure = Figure(figsize=(max(3.2, side + 0.4), side + 0.3), layout="constrained")
+    axes = figure.subplots()
+    found = [value for row in values for value in row if value is not None]
+    low, high = min(found), max(found)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            share = 0.0 if value is None else (value - low) / max(high - low, 1e-9)
+            axes.add_patch(_square(j, i, None if value is None else f"{1 - 0.75 * share:.2f}"))
+            axes.text(j, i, "–" if value is None else f"{value:.2f}".lstrip("0") if value < 1 else "1",
+                      ha="center", va="center", fontsize=7, color="white" if share > 0.6 else "black")  # fmt: skip
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle("Distance of final topologies\n0: the same, 1: nothing in common", x=0.01, ha="left", fontsize=8.5)
+    return wide(figure, f"Distances of the final topologies of {', '.join(names)}, from {low:.2f} to {high:.2f}")
+
+
+def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Drawing:
+    """How far topologies have come from where they began."""
+    figure = Figure(figsize=(5.0, 3.3), layout="constrained")
+    axes = figure.subplots()
+    for index, points in enumerate(moves.values()):
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, **STYLES[index % len(STYLES)])
+    axes.set_xlabel("epochs trained", fontsize=8.5)
+    axes.set_ylabel("distance (0: the same)", fontsize=8.5)
+    axes.set_ylim(-0.02, 1)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    figure.suptitle("Distance of a run's topology from where it began", x=0.01, ha="left", fontsize=9)
+    bare(axes)
+    figure.draw_without_rendering()
+    label_ends(axes, {name: points[-1] for name, points in moves.items()})
+    return wide(figure, f"Distance from the first topology over epochs: {', '.join(moves)}")
+
+
+def _first_with_topology(group: Group) -> Run:
+    return next(run for run in group.runs if run.topology)
+
+
+def _of_seed(group: Group, run: Run) -> str:
+    return f" (seed {run.seed})" if len(group.runs) > 1 else ""
+
+
+def _square(x: float, y: float, shade: str | None) -> Rectangle:
+    look: dict[str, Any] = (
+        {"facecolor": shade} if shade else {"facecolor": "white", "hatch": "///", "edgecolor": "0.85"}
+    )
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, linewidth=0.5, **look)
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
