@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.sparsity.compaction import compact, compact_into, count_true, expand
 from lightning_sparse_rnn.sparsity.pools import Pool
 
 __all__ = ["Positions"]
@@ -37,10 +38,10 @@ class Positions:
         self._pool = pool
         self._where = where
         self._quantities = quantities
-        self._size = int(torch.count_nonzero(where))
+        self._counts = [count_true(part) for part in self._per_segment()]
 
     def __len__(self) -> int:
-        return self._size
+        return sum(self._counts)
 
     @property
     def weights(self) -> Tensor:
@@ -65,23 +66,23 @@ class Positions:
     def _take(self, quantity: str) -> Tensor:
         if quantity not in self._quantities:
             raise LookupError(f"A rule that looks at {quantity} must say so: mark it with @needs({quantity!r}).")
-        flat, parts, start = self._quantities[quantity], [], 0
-        for segment in self._pool.segments:
+        flat = self._quantities[quantity]
+        # Tensors of several dtypes in one pool come in one that holds them all, as `torch.cat` would give them.
+        dtype = functools.reduce(torch.promote_types, {flat[segment.name].dtype for segment in self._pool.segments})
+        taken = torch.empty(len(self), dtype=dtype, device=self._where.device)
+        places = zip(self._pool.segments, self._per_segment(), taken.split(self._counts), strict=True)
+        for segment, here, place in places:
             # Segment by segment: what is not chosen is never copied.
-            stop = start + segment.stop - segment.start
-            here = self._where[start:stop]
-            part = _select(flat[segment.name][segment.start : segment.stop], here.to(flat[segment.name].device))
-            parts.append(part.to(self._where.device))
-            start = stop
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            values = flat[segment.name][segment.start : segment.stop]
+            if values.dtype == dtype:
+                compact_into(place, values, here)
+            else:
+                place.copy_(compact(values, here))
+        return taken
 
     def spread(self, chosen: Tensor) -> Tensor:
         """Return what was chosen of these positions, shape ``(n,)``, as a mask over all positions of the pool."""
-        return torch.zeros_like(self._where).masked_scatter_(self._where, chosen)
+        return expand(chosen, self._where)
 
-
-def _select(values: Tensor, where: Tensor) -> Tensor:
-    """``values[where]``, on a CPU by numpy, which takes a quarter of the time."""
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64, torch.bool):
-        return torch.from_numpy(np.compress(where.numpy(), values.numpy()))
-    return values[where]
+    def _per_segment(self) -> tuple[Tensor, ...]:
+        return self._where.split([segment.stop - segment.start for segment in self._pool.segments])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.sparsity.compaction import compact, count_true, expand
 from lightning_sparse_rnn.sparsity.positions import Positions
 from lightning_sparse_rnn.sparsity.ranking import smallest
 from lightning_sparse_rnn.sparsity.rules import chooses_own_count, needs
@@ -34,13 +35,11 @@ def signed_magnitude(live: Positions, count: int) -> Tensor:
     """
     weights = live.weights
     positive = weights >= 0
-    total = int(torch.count_nonzero(positive))
-    from_positive = min(max((count + 1) // 2, count - (len(live) - total)), total)
-    gone = torch.zeros_like(positive)
-    gone[positive] = smallest(weights[positive], from_positive)
     negative = ~positive
-    gone[negative] = smallest(-weights[negative], count - from_positive)
-    return gone
+    total = count_true(positive)
+    from_positive = min(max((count + 1) // 2, count - (len(live) - total)), total)
+    gone = expand(smallest(compact(weights, positive), from_positive), positive)
+    return gone.logical_or_(expand(smallest(compact(weights, negative).neg_(), count - from_positive), negative))
 
 
 @chooses_own_count
@@ -51,7 +50,7 @@ def sign_flip(live: Positions, count: int) -> Tensor:
     A weight that is zero has not crossed. The newborn are given a sign at random.
     """
     weights = live.weights
-    return torch.where(live.signs, weights < 0, weights > 0)
+    return (weights > 0).logical_xor_(live.signs).logical_and_(weights != 0)
 
 
 @chooses_own_count
@@ -70,7 +69,7 @@ def threshold(live: Positions, count: int) -> Tensor:
         live.memory[_THRESHOLD] = float(sizes[gone].max())
         return gone
     gone = sizes < live.memory[_THRESHOLD]
-    pruned = int(torch.count_nonzero(gone))
+    pruned = count_true(gone)
     if pruned > (1 + _TOLERANCE) * count:
         live.memory[_THRESHOLD] /= 2
     elif pruned < (1 - _TOLERANCE) * count:

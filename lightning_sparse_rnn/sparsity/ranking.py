@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.sparsity.compaction import count_true, positions_of
+
 __all__ = ["largest", "smallest"]
 
 _SAMPLES = 100_000
@@ -28,9 +30,9 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 
 def _drop_last_ties(marked: Tensor, values: Tensor, bound: Tensor, count: int) -> Tensor:
-    surplus = int(torch.count_nonzero(marked)) - count
+    surplus = count_true(marked) - count
     if surplus:
-        marked[(values == bound).nonzero().squeeze(1)[-surplus:]] = False
+        marked[positions_of(values == bound)[-surplus:]] = False
     return marked
 
 

@@ -7,6 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.sparsity.compaction import count_true
+
 __all__ = ["choose", "generator_for"]
 
 
@@ -30,5 +32,5 @@ def choose(total: int, count: int, generator: torch.Generator) -> Tensor:
     while missing:
         drawn = torch.randint(total, (missing,), generator=generator, device=generator.device)
         chosen.index_fill_(0, drawn, True)
-        missing = smaller - int(torch.count_nonzero(chosen))
+        missing = smaller - count_true(chosen)
     return chosen if smaller == count else chosen.logical_not_()

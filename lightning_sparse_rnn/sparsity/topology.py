@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS
 from lightning_sparse_rnn.sparsity.checks import check_fraction
+from lightning_sparse_rnn.sparsity.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
 from lightning_sparse_rnn.sparsity.momenta import Momenta
 from lightning_sparse_rnn.sparsity.pruning import saliency
@@ -84,6 +85,7 @@ class SparseTopology:
         self._density = 1.0 - sparsity
         self._seed = seed
         self._updates = 0
+        self._live: int | None = None
         self._parameters = sparsifiable_parameters(module, include, exclude)
         shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
         self._layouts = _layouts(module, shapes)
@@ -163,7 +165,9 @@ class SparseTopology:
     @property
     def live_weights(self) -> int:
         """How many of them are live."""
-        return sum(int(torch.count_nonzero(mask)) for mask in self._masks.values())
+        if self._live is None:  # counted once an update: progress bars ask all the time
+            self._live = sum(count_true(mask.flatten().bool()) for mask in self._masks.values())
+        return self._live
 
     @property
     def sparsity(self) -> float:
@@ -180,7 +184,7 @@ class SparseTopology:
 
     def live_per_gate(self) -> dict[str, dict[str, int]]:
         """For each sparse tensor, how many weights of each gate are live."""
-        return self._per_gate({name: mask.flatten() for name, mask in self._masks.items()})
+        return self._per_gate({name: mask.flatten().bool() for name, mask in self._masks.items()})
 
     def gate_densities(self) -> dict[str, dict[str, float]]:
         """For each sparse tensor, each gate's share of live weights, in [0, 1]."""
@@ -269,9 +273,9 @@ class SparseTopology:
             self._explored[name] |= flat
         for name, signs in self._signs.items():
             generator = generator_for(self._seed, number, f"signs/{name}", signs.device)
-            newborn = int(torch.count_nonzero(regrown[name]))
+            newborn = count_true(regrown[name])
             drawn = torch.randint(2, (newborn,), generator=generator, device=signs.device, dtype=torch.uint8)
-            signs.masked_scatter_(regrown[name], drawn.bool())
+            signs.logical_and_(~regrown[name]).logical_or_(expand(drawn.bool(), regrown[name]))
         self._updates = number
         return TopologyUpdate(
             number=number,
@@ -325,6 +329,7 @@ class SparseTopology:
     def _set_masks(self, live: Mapping[str, Tensor]) -> None:
         for name, mask in self._masks.items():
             mask.copy_(live[name].view(mask.shape))
+        self._live = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what there is to save: tensors, masks among them packed to bits, and plain values."""
@@ -353,6 +358,7 @@ class SparseTopology:
             )
         for name, mask in self._masks.items():
             mask.copy_(_unpack(state["masks"][name], mask.shape))
+        self._live = None
         for name, explored in self._explored.items():
             explored.copy_(_unpack(state["explored"][name], explored.shape))
         for name, signs in self._signs.items():
@@ -384,7 +390,7 @@ class SparseTopology:
     def _per_gate(self, flat: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
         return {
             name: {
-                gate: int(torch.count_nonzero(flat[name][start:stop]))
+                gate: count_true(flat[name][start:stop])
                 for gate, start, stop in self._layouts[name].spans(parameter.shape)
             }
             for name, parameter in self._parameters.items()

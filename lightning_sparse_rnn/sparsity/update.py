@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.apportion import apportion
+from lightning_sparse_rnn.sparsity.compaction import count_true
 from lightning_sparse_rnn.sparsity.gates import GateLayout
 from lightning_sparse_rnn.sparsity.growth import GROWTH
 from lightning_sparse_rnn.sparsity.pools import Pool, gather, scatter
@@ -185,13 +186,13 @@ def _check(option: str, chosen: Any, size: int, count: int | None) -> None:
     if not isinstance(chosen, Tensor) or chosen.dtype != torch.bool or chosen.shape != (size,):
         got = f"{chosen.dtype} {tuple(chosen.shape)}" if isinstance(chosen, Tensor) else repr(chosen)
         raise ValueError(f"Expected a {option} rule to return a boolean tensor of shape ({size},), got {got}.")
-    marked = int(torch.count_nonzero(chosen))
+    marked = count_true(chosen)
     if count is not None and marked != count:
         raise ValueError(f"Expected a {option} rule to mark exactly {count} of {size} positions, got {marked}.")
 
 
 def _counts(pools: Sequence[Pool], flat: Flat) -> list[int]:
-    return [int(torch.count_nonzero(gather(pool, flat))) for pool in pools]
+    return [sum(count_true(flat[s.name][s.start : s.stop]) for s in pool.segments) for pool in pools]
 
 
 def _share(rate: float, n: int) -> int:
