@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +25,8 @@ class ResumesExactly(Callback):
 
     Checkpoints hold torch's random state, so that dropout and shuffling draw what they would have drawn. One written
     inside a batch or a validation, which an exception causes, holds the state from before it, since a resumed run does
-    it again. Processes other than the first go on from a state of their own, made from the first's.
+    it again. Processes other than the first go on from a state of their own, made from the first's. Metrics are
+    as they were, for callbacks that look at a validation's when the epoch ends.
 
     Loading a checkpoint warns of what it cannot bring back: gradients that were being accumulated, an optimizer step
     taken in part, a last validation, and an update of ``ReduceLROnPlateau``, which Lightning does not come back to.
@@ -34,6 +37,7 @@ class ResumesExactly(Callback):
     _stepping = False
     _validated = True  # whether the validation that follows the last batch, if one does, has ended
     _resumed = False
+    _metrics: Mapping[str, Tensor] = MappingProxyType({})
     _to_restore: dict[str, Tensor] | None = None
     _saved_between_epochs = False
 
@@ -71,6 +75,7 @@ class ResumesExactly(Callback):
             "random": before or _random_state(trainer),
             "validation_is_due": validation_is_due,
             "lost": lost,
+            "metrics": {name: value.detach().clone() for name, value in trainer.callback_metrics.items()},
         }
         _renew_cudnn_dropout(trainer)
 
@@ -82,6 +87,7 @@ class ResumesExactly(Callback):
         settle(loops, saved["validation_is_due"])
         self._to_restore = self._after_batch = saved["random"]
         self._validated = not saved["validation_is_due"]
+        self._metrics = saved["metrics"]
         self._resumed = True
         epochs = loops["epoch_progress"]["current"]
         self._saved_between_epochs = epochs["processed"] == epochs["ready"]
@@ -105,15 +111,18 @@ class ResumesExactly(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore(trainer)
+        device = trainer.strategy.root_device
+        trainer.callback_metrics.update({name: value.to(device) for name, value in self._metrics.items()})
         if self._resumed and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
             rank_zero_warn(
                 "Lightning leaves out an update of ReduceLROnPlateau when it goes on from a checkpoint: the learning "
                 "rate may fall later than in an uninterrupted run. Where that matters, use a scheduler without metric."
             )
-        self._resumed = False
+        self._resumed, self._metrics = False, {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._to_restore = None  # a fit that never started, as after the learning rate finder, leaves none to the next
+        # A fit that never started, as after the learning rate finder, leaves nothing to the next.
+        self._to_restore, self._metrics = None, {}
 
     def _restore(self, trainer: Trainer, keep: bool = False) -> None:
         if self._to_restore is not None:

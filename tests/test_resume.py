@@ -96,3 +96,16 @@ def test_a_run_resumed_from_any_checkpoint_is_the_uninterrupted_one(tmp_path: Pa
             assert not rest_differs(whole, resumed), path.name
     assert len(averaging) >= 8
     assert set(averaging) == ({False, True} if recipe.optimizer == "sntasgd" else {None})
+
+
+def test_a_checkpoint_of_a_validations_end_brings_its_metrics_along_to_the_epochs_end(tmp_path: Path) -> None:
+    def run(ckpt_path: Path | None = None) -> ModelCheckpoint:
+        best = AtEpochEnd(tmp_path / "best", monitor="rising", mode="max", save_on_train_epoch_end=True)
+        TEXT.run(tmp_path, savers(tmp_path, steps=4)[0], best, ckpt_path=ckpt_path)
+        return best
+
+    whole = run()
+    at_validations = [path for path in saved(tmp_path) if path.name.startswith("validation")]
+    assert len(at_validations) == 4
+    for path in at_validations:
+        assert run(path).best_model_score == whole.best_model_score, path.name
