@@ -18,8 +18,10 @@ __all__ = ["GREY", "INK", "Drawing", "as_svg", "bare", "label_ends", "log_perple
 
 INK, GREY = "#08306b", "#b8b8b8"
 _PANEL = (3.4, 2.6)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.6, 0.12, 0.42, 0.45
-_NUMBERS = re.compile(r"-?\d+\.\d{2,}")
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.6, 0.12, 0.27, 0.45
+_LONGEST = 46  # of a title's line
+_PLACES = re.compile(r'\s(?:d|x|y|transform|points|width|height)="[^"]*"')
+_NUMBERS = re.compile(r"-?\d+\.\d{3,}")
 
 
 @dataclass
@@ -55,7 +57,7 @@ def as_svg(figure: Figure, says: str) -> str:
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg, count=5).replace("xlink:href", "href")
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # of lines' joints; the page says it for all
-    svg = _NUMBERS.sub(lambda found: f"{float(found.group()):.1f}", svg)
+    svg = _PLACES.sub(lambda place: _NUMBERS.sub(_rounded, place.group()), svg)
     # A page holds many: what one refers to by name must not be another's.
     mark = f"f{hashlib.blake2b((says + svg).encode(), digest_size=5).hexdigest()}-"
     svg = re.sub(r'(\sid="|href="#|url\(#)', lambda found: found.group(1) + mark, svg)
@@ -66,8 +68,9 @@ def plain(title: str, log: bool = False) -> tuple[Figure, Axes]:
     """Return a small figure over epochs, one of many that stand side by side."""
     figure = Figure(figsize=_PANEL)
     width, height = _PANEL
+    top = _TOP * (1.6 if len(title) > _LONGEST else 1.0)
     axes = figure.add_axes(
-        (_LEFT / width, _BOTTOM / height, (width - _LEFT - _RIGHT) / width, (height - _TOP - _BOTTOM) / height)
+        (_LEFT / width, _BOTTOM / height, (width - _LEFT - _RIGHT) / width, (height - top - _BOTTOM) / height)
     )
     # From the left edge of the figure, not of the axes: names can be long.
     figure.text(0.02, 0.985, _broken(title), fontsize=8.5, va="top", fontweight="bold")
@@ -88,7 +91,7 @@ def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:
         axes.set_ylim(*limits)
     low, high = axes.get_ylim()
     steps = (1, 1.5, 2, 3, 5, 7) if high < 6 * low else (1, 2, 5) if high < 100 * low else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e5 else f"{value:.0e}")
     axes.tick_params(axis="y", which="minor", length=0)
@@ -106,8 +109,9 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], size: float 
     at = [float(to_share.transform(axes.transScale.transform(ends[name]))[1]) for name in names]
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
     for name, y in zip(names, _spread(at, 1.3 * size / height), strict=True):
-        axes.annotate(name, (1.0, y), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points",
-                      fontsize=size, va="center", annotation_clip=False)  # fmt: skip
+        axes.annotate(name, ends[name], xytext=(1.04, y), textcoords="axes fraction", fontsize=size, va="center",
+                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6,
+                                                         "shrinkA": 1, "shrinkB": 3})  # fmt: skip
 
 
 def _spread(at: Sequence[float], gap: float) -> list[float]:
@@ -124,14 +128,17 @@ def _spread(at: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number.group()):.2f}"
+
+
 def _broken(title: str) -> str:
     """Return a title in at most two lines."""
-    longest = 46
-    if len(title) <= longest:
+    if len(title) <= _LONGEST:
         return title
-    at = title.rfind(" ", 0, longest)
-    first, second = (title[:at], title[at + 1 :]) if at > 0 else (title[:longest], title[longest:])
-    return f"{first}\n{second if len(second) <= longest else second[: longest - 1] + '…'}"
+    at = title.rfind(" ", 0, _LONGEST)
+    first, second = (title[:at], title[at + 1 :]) if at > 0 else (title[:_LONGEST], title[_LONGEST:])
+    return f"{first}\n{second if len(second) <= _LONGEST else second[: _LONGEST - 1] + '…'}"
 
 
 def bare(axes: Axes) -> None:

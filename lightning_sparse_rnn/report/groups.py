@@ -78,7 +78,10 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
     for all.
     """
     all_settings = [settings_of(group.runs[0]) for group in groups]
-    names = sorted({name for settings in all_settings for name in settings}, key=lambda name: (len(name), name))
+    names = sorted(
+        {name for settings in all_settings for name in settings},
+        key=lambda name: (name.endswith("_target_"), len(name), name),
+    )
     found: dict[str, list[Any]] = {}
     seen: set[tuple[str, ...]] = set()
     for name in names:

@@ -18,13 +18,13 @@ from lightning_sparse_rnn.report.runs import Run
 from lightning_sparse_rnn.report.tables import (
     Table,
     accounting,
-    as_text,
     budgets,
     comparisons,
     distances_between,
     moves_by_tensor,
     runs_table,
     settings,
+    texts,
 )
 
 __all__ = ["Figures", "Report", "Section", "as_html", "build"]
@@ -90,7 +90,7 @@ def build(
     sections = []
     for number, corpus in enumerate(corpora):
         own = [group for group in groups if group.corpus == corpus]
-        title = f"Perplexity on {corpus}"
+        title = "Perplexity" if len(corpora) == 1 else f"Corpus {number + 1}: {corpus}"
         blocks = _perplexity(own, left_out)
         if corpus in tables:
             blocks.insert(0, tables[corpus])
@@ -119,7 +119,7 @@ def as_html(report: Report, made: str, version: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=as_text, wrap=_may_break)
+    environment.filters.update(texts=texts, wrap=_may_break)
     environment.tests["number_like"] = _is_number
     return environment.get_template("page.html").render(report=report, made=made, version=version, Markup=Markup)
 
@@ -200,7 +200,10 @@ def _distances(found: Distances) -> list[Table | Figures]:
         blocks.append(Figures("Over epochs", text, [topology.distances_from_start(found.moves)]))
         blocks.append(moves_by_tensor(found.moves_by_tensor))
     if any(value is not None for row in found.between for value in row):
-        text = "The first seed of each method; on the diagonal, two seeds of the same method. The darker the further."
+        text = (
+            "The first seed of each method; on the diagonal, two seeds of one method. Methods of one allocation begin, "
+            "for one seed, with the same topology. The darker the further."
+        )
         blocks.append(Figures("Between runs", text, [topology.distance_map(found.names, found.between)]))
         blocks.append(distances_between(found.names, found.between))
     return [block for block in blocks if not isinstance(block, Table) or block.rows]
@@ -247,10 +250,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def _is_number(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (
-        isinstance(value, str) and value[:1].isdigit() and set(value) <= set("0123456789.± ")
-    )
+def _is_number(value: str) -> bool:
+    return value[:1].isdigit() and set(value) <= set("0123456789.,±→e-+ ")
 
 
 def _may_break(text: Any) -> Markup:

@@ -96,7 +96,10 @@ def curve_limits(groups: Sequence[Group]) -> tuple[float, float] | None:
         for epoch, value in column(run.metrics, name)
         if math.isfinite(value) and value > 0 and (epoch > 1 or len(run.metrics) == 1)
     ]
-    return (0.92 * min(values), 1.35 * max(values)) if values else None
+    if not values:
+        return None
+    low, high = 0.92 * min(values), 1.08 * max(values)
+    return low, high * (high / low) ** 0.3  # with room for the key above
 
 
 def trigger(metrics: Sequence[Row]) -> tuple[float, float] | None:
@@ -122,8 +125,13 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
     figure = Figure(figsize=(5.0, 3.3), layout="constrained")
     axes = figure.subplots()
     found = by_sparsity(groups)
-    for index, (method, points) in enumerate(found.items()):
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=method, **STYLES[index % len(STYLES)])
+    for index, points in enumerate(found.values()):
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="os^"[index // len(STYLES) % 3],
+            markersize=4,
+            **STYLES[index % len(STYLES)],
+        )
     ends = {method: points[-1] for method, points in found.items()}
     right = max(x for points in found.values() for x, _ in points)
     for group in groups:

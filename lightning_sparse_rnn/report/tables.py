@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "moves_by_tensor",
     "runs_table",
     "settings",
+    "texts",
 ]
 
 
@@ -110,7 +112,8 @@ def accounting(groups: Sequence[Group]) -> Table | None:
 
 def settings(groups: Sequence[Group]) -> Table | None:
     """Return the settings in which groups differ."""
-    differing = differing_settings(groups)
+    # The method's name is the first part of the group's.
+    differing = {name: values for name, values in differing_settings(groups).items() if name != "chosen.method"}
     if not differing:
         return None
     return Table(
@@ -122,7 +125,7 @@ def settings(groups: Sequence[Group]) -> Table | None:
     )
 
 
-def runs_table(groups: Iterable[Group], unreadable: Iterable[Run]) -> Table:
+def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
     """Return a row a run, finished or not, and what was wrong with it."""
     table = Table(
         name="runs",
@@ -130,12 +133,15 @@ def runs_table(groups: Iterable[Group], unreadable: Iterable[Run]) -> Table:
         text="An unfinished run goes on when its command is given again.",
         columns=["method", "seed", "test", "validation", "epochs", "averaging from", "remarks", "folder"],
     )
+    seeds = Counter((group.name, repr(run.seed)) for group in groups for run in group.runs)
     for name, run in [
         *((group.name, run) for group in groups for run in group.runs),
         *(("", run) for run in unreadable),
     ]:
         results = run.results or {}
         remarks = [*([] if run.results else ["unfinished"]), *run.problems]
+        if seeds[name, repr(run.seed)] > 1 and run.settings:
+            remarks.append("another run has the same settings and seed")
         began = results.get("averaging_began_epoch")
         table.rows.append(
             [
@@ -213,10 +219,22 @@ def as_csv(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """Return the table with its title and text as Markdown; the best row is bold."""
     lines = [f"## {table.title}", "", table.text, "", _line(table.columns), _line(["---"] * len(table.columns))]
-    for index, row in enumerate(table.rows):
-        cells = [as_text(value) for value in row]
+    for index, cells in enumerate(texts(table)):
         lines.append(_line([f"**{cell}**" if cell else cell for cell in cells] if index == table.best else cells))
     return "\n".join(lines) + "\n"
+
+
+def texts(table: Table) -> list[list[str]]:
+    """Return the rows as people read them: fractions of one column have equally many digits."""
+    columns = []
+    for column in zip(*table.rows, strict=True):
+        digits = {str(value).partition(".")[2] for value in column if isinstance(value, float)}
+        even = all(part.isdigit() for part in digits)
+        most = max((len(part) for part in digits), default=0)
+        columns.append(
+            [f"{value:.{most}f}" if even and isinstance(value, float) else as_text(value) for value in column]
+        )
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def as_text(value: Any) -> str:

@@ -16,6 +16,7 @@ from lightning_sparse_rnn.report.runs import Run, per_tensor, short
 
 __all__ = ["densities", "distance_map", "distances_from_start", "gates_move", "layer_densities", "moved"]
 
+_MARKERS = "os^"  # which tell more lines apart than there are styles
 Gates = dict[str, dict[str, list[tuple[int, float]]]]
 
 
@@ -115,7 +116,8 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
     figure = Figure(figsize=(5.0, 3.3), layout="constrained")
     axes = figure.subplots()
     for index, points in enumerate(moves.values()):
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, **STYLES[index % len(STYLES)])
+        axes.plot(*zip(*points, strict=True), marker=_MARKERS[index // len(STYLES) % 3], markersize=4,
+                  **STYLES[index % len(STYLES)])  # fmt: skip
     axes.set_xlabel("epochs trained", fontsize=8.5)
     axes.set_ylabel("distance (0: the same)", fontsize=8.5)
     axes.set_ylim(-0.02, 1)
