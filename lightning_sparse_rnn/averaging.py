@@ -147,8 +147,13 @@ class NonMonotonicAveraging(ResumesExactly):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         checkpoint[_KEY] = {
-            name: optimizer.training(parameter) for name, optimizer, parameter in _averaged(trainer, pl_module)
+            name: optimizer.training(parameter, copy=False)
+            for name, optimizer, parameter in _averaged(trainer, pl_module, remove_duplicate=True)
         }
+        # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
+        for name, optimizer, parameter in _averaged(trainer, pl_module):
+            if name in checkpoint["state_dict"]:
+                checkpoint["state_dict"][name] = optimizer.averaged(parameter, copy=False)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
@@ -201,8 +206,10 @@ def _optimizers(trainer: Trainer) -> Iterator[SNTASGD]:
     return (optimizer for optimizer in trainer.optimizers if isinstance(optimizer, SNTASGD))
 
 
-def _averaged(trainer: Trainer, module: nn.Module) -> Iterator[tuple[str, SNTASGD, nn.Parameter]]:
-    """Yield every name of every parameter that is being averaged, with its optimizer."""
+def _averaged(
+    trainer: Trainer, module: nn.Module, remove_duplicate: bool = False
+) -> Iterator[tuple[str, SNTASGD, nn.Parameter]]:
+    """Yield every name, or one, of every parameter that is being averaged, with its optimizer."""
     owners = {
         parameter: optimizer
         for optimizer in _optimizers(trainer)
@@ -210,7 +217,7 @@ def _averaged(trainer: Trainer, module: nn.Module) -> Iterator[tuple[str, SNTASG
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for name, parameter in module.named_parameters(remove_duplicate=False):
+    for name, parameter in module.named_parameters(remove_duplicate=remove_duplicate):
         if parameter in owners:
             yield name, owners[parameter], parameter
 

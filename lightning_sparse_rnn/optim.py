@@ -261,24 +261,29 @@ class SNTASGD(Optimizer):
             self.state[parameter]["sum"] = weight.zero_()
 
     @torch.no_grad()
-    def averaged(self, parameter: Tensor) -> Tensor:
-        """Return a copy of ŵ of one parameter, in its shape and dtype, whatever the parameters show."""
-        if parameter in self._training or not self._averaging:
-            return parameter.detach().clone()
+    def averaged(self, parameter: Tensor, *, copy: bool = True) -> Tensor:
+        """Return ŵ of one parameter, in its shape and dtype, whatever the parameters show.
+
+        Args:
+            parameter: one of this optimizer's.
+            copy: ``False`` may return memory that the next step changes, for whoever reads it at once.
+        """
+        if not self._averaging:
+            return parameter.detach().to(parameter.dtype, copy=copy)
         state = self.state[parameter]
-        if "sum" not in state or self._steps == self._folded:
-            return self._live(parameter, state["mean"]).to(parameter.dtype, copy=True)
-        mean = state["mean"].clone()
-        self._fold_into(mean, state["sum"].clone(), state["born"])
-        return self._live(parameter, mean).to(parameter.dtype)
+        mean = state["mean"]
+        if "sum" in state and self._steps != self._folded:
+            mean, copy = mean.clone(), False
+            self._fold_into(mean, state["sum"].clone(), state["born"])
+        return self._live(parameter, mean).to(parameter.dtype, copy=copy)
 
     def _live(self, parameter: Tensor, mean: Tensor) -> Tensor:
         """Return a mean without what earlier lives of inactive weights have left in it."""
         return mean if self._since_birth or parameter not in self._masks else mean * self._masks[parameter]
 
-    def training(self, parameter: Tensor) -> Tensor:
-        """Return a copy of w of one parameter, in its shape and dtype, whatever the parameters show."""
-        return self._training.get(parameter, parameter).detach().to(parameter.dtype, copy=True)
+    def training(self, parameter: Tensor, *, copy: bool = True) -> Tensor:
+        """Return w of one parameter, in its shape and dtype, whatever the parameters show; see :meth:`averaged`."""
+        return self._training.get(parameter, parameter).detach().to(parameter.dtype, copy=copy)
 
     def _fold(self) -> None:
         """Bring the means up to the current step. All weights born since the last fold were born right at it."""

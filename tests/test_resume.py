@@ -27,6 +27,7 @@ RECIPES = {
     "text": TEXT,
     "text, updates by steps": Recipe("text", sparse={"update_every_n_steps": 4}),
     "text, Adam": Recipe("text", optimizer="adam"),
+    "text, tied weights": Recipe("tied text"),
     "text, drawn lengths": Recipe("text", data={"lengths": "drawn"}),
     "text, validation in mid-epoch": Recipe("text", options={"val_check_interval": 4}),
     "text, validation by batches": Recipe("text", options={"check_val_every_n_epoch": None, "val_check_interval": 5}),

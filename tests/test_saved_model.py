@@ -18,7 +18,7 @@ from lightning_sparse_rnn.models import LanguageModel
 
 pytestmark = QUIET
 
-RECIPES = {kind: Recipe(kind, options={"max_epochs": 5}) for kind in ("toy", "text")}
+RECIPES = {kind: Recipe(kind, options={"max_epochs": 5}) for kind in ("toy", "text", "tied text")}
 
 
 def held_out(kind: str, folder: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_the_best_checkpoint_has_the_same_loss_wherever_it_is_loaded(
     plain = recipe.module(seed=4)
     plain.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     assert loss_of(plain, kind, tmp_path) == loss
-    loaded = {"toy": Toy, "text": LanguageModel}[kind].load_from_checkpoint(path)
+    loaded = (Toy if kind == "toy" else LanguageModel).load_from_checkpoint(path)
     assert loss_of(loaded, kind, tmp_path) == loss
     assert loss_of(recipe.module(seed=4), kind, tmp_path, SelfishSparseCallback(0.5), ckpt_path=path) == loss
     assert in_a_fresh_process(losses_in_a_fresh_process, kind, tmp_path) == 0
@@ -117,3 +117,17 @@ def test_every_checkpoint_holds_averaged_masked_weights(
             assert not weights[name][mask == 0].any(), (path.name, name)
     last = torch.load(tmp_path / "step=30.ckpt", weights_only=True)["state_dict"]
     assert not any(torch.equal(last[name], watch.training[30][name]) for name in watch.masks[30])
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_a_file_holds_trained_and_averaged_weights_once_each(tmp_path: Path, kind: str) -> None:
+    saver = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    _, module, _ = RECIPES[kind].run(tmp_path, saver)
+    checkpoint = torch.load(saver.best_model_path, weights_only=True)
+    (optimizer,) = checkpoint["optimizer_states"]
+    means = {state["mean"].data_ptr() for state in optimizer["state"].values()}
+    trained = {weight.data_ptr() for weight in checkpoint["lightning_sparse_rnn.training_weights"].values()}
+    assert {weight.data_ptr() for weight in checkpoint["state_dict"].values()} == means
+    assert len(means) == len(trained) == len(list(module.parameters()))
+    assert not means & trained
+    assert all("sum" not in state for state in optimizer["state"].values())

@@ -85,15 +85,16 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=20)
 
 
-def language_model(optimizer: str = "sntasgd", seed: int = 1) -> LanguageModel:
+def language_model(optimizer: str = "sntasgd", seed: int = 1, tied: bool = False) -> LanguageModel:
     """A tiny language model with dropout."""
     torch.manual_seed(seed)
     network = {
         "_target_": "lightning_sparse_rnn.models.StackedLSTM",
         "embedding_size": 5,
-        "hidden_size": 6,
+        "hidden_size": 5 if tied else 6,
         "num_layers": 2,
         "dropout": 0.2,
+        "tied": tied,
     }
     optimizers = {
         "sntasgd": {"_target_": "lightning_sparse_rnn.SNTASGD", "lr": 1.0, "weight_decay": 1e-4, "nonmono": 1},
@@ -177,7 +178,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that can be made again: the toy or the language model, sparse and with dropout.
+    """A run that can be made again: "toy", or of the language model "text" or "tied text"; sparse, with dropout.
 
     With SNTASGD its trigger fires in the third validation.
     """
@@ -190,7 +191,9 @@ class Recipe:
 
     def module(self, seed: int = 1) -> pl.LightningModule:
         """The module as it is before training."""
-        return toy(self.optimizer, seed) if self.kind == "toy" else language_model(self.optimizer, seed)
+        if self.kind == "toy":
+            return toy(self.optimizer, seed)
+        return language_model(self.optimizer, seed, tied=self.kind == "tied text")
 
     def feed(self, folder: Path) -> dict[str, Any]:
         """What to train and validate on, as arguments of ``fit``."""
