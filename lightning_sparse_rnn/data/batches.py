@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.lengths import SequenceLengths
@@ -36,6 +37,7 @@ class ColumnBatches:
         lengths: Time steps of the batches, T.
         rank: This process's number.
         world_size: How many processes there are.
+        device: Where the text lies, whole, so that no batch has to be moved there. None for the CPU.
         position: Gives the epoch and the batch in it that the trainer processes next. None for a text that
             is always read from its start, as in evaluation.
 
@@ -51,6 +53,7 @@ class ColumnBatches:
         *,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
         position: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         if columns < 1:
@@ -65,7 +68,7 @@ class ColumnBatches:
                 f" each of {world_size} processes), got {len(ids)}. Lower the batch size."
             )
         own = ids[: rows * total].view(total, rows)[rank * columns : (rank + 1) * columns]
-        self._rows = own.t().contiguous()
+        self._rows = own.t().contiguous().to(device or own.device)
         self._lengths = lengths
         self._position = position
         self._resumed = (0, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
@@ -111,17 +112,25 @@ class TextDataModule(pl.LightningDataModule):
             self._train_lengths,
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
+            device=self._device,
             position=self._position if trainer is not None else None,
         )
 
     def val_dataloader(self) -> ColumnBatches:
         """The whole validation text, in every process."""
-        return ColumnBatches(self.corpus.valid, self.hparams["eval_batch_size"], self._eval_lengths)
+        return ColumnBatches(
+            self.corpus.valid, self.hparams["eval_batch_size"], self._eval_lengths, device=self._device
+        )
 
     def test_dataloader(self) -> ColumnBatches:
         """The whole test text, in every process."""
         columns = self.hparams["test_batch_size"] or self.hparams["eval_batch_size"]
-        return ColumnBatches(self.corpus.test, columns, self._eval_lengths)
+        return ColumnBatches(self.corpus.test, columns, self._eval_lengths, device=self._device)
+
+    @property
+    def _device(self) -> torch.device | None:
+        """The device of the trainer that reads: texts of language models are small beside its memory."""
+        return self.trainer.strategy.root_device if self.trainer is not None else None
 
     def _read(self) -> Corpus:
         folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()

@@ -139,3 +139,11 @@ def test_the_shortest_text() -> None:
     [(inputs, targets)] = ColumnBatches(torch.arange(4), 2, SequenceLengths(5))
     assert inputs.tolist() == [[0, 2]]
     assert targets.tolist() == [[1, 3]]
+
+
+def test_the_text_lies_where_it_is_read() -> None:
+    batches = ColumnBatches(torch.arange(40), 2, SequenceLengths(5), device=torch.device("meta"))
+    read = [part for batch in batches for part in batch]
+    assert read
+    assert all(part.device.type == "meta" for part in read)
+    assert len({part.untyped_storage()._cdata for part in read}) == 1  # slices of one tensor: nothing is copied
