@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_runs import QUIET, Recipe, rest_differs
+from lightning_runs import NETWORKS, QUIET, Recipe, rest_differs
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_sparse_rnn.sparsity.growth import GROWTH
@@ -27,13 +27,13 @@ RECIPES = {
     "text": TEXT,
     "text, updates by steps": Recipe("text", sparse={"update_every_n_steps": 4}),
     "text, Adam": Recipe("text", optimizer="adam"),
-    "text, tied weights": Recipe("tied text"),
     "text, drawn lengths": Recipe("text", data={"lengths": "drawn"}),
     "text, validation in mid-epoch": Recipe("text", options={"val_check_interval": 4}),
     "text, validation by batches": Recipe("text", options={"check_val_every_n_epoch": None, "val_check_interval": 5}),
     "text, max_steps": Recipe("text", options={"max_epochs": -1, "max_steps": 22}),
     "text, accumulation": Recipe("text", options={"accumulate_grad_batches": 3}),
     "text, limited": Recipe("text", options={"limit_train_batches": 5, "limit_val_batches": 2}),
+    **{f"text, {name}": Recipe("text", network=network) for name, network in NETWORKS.items()},
     **{f"text, growth {growth}": Recipe("text", sparse={"growth": growth}) for growth in GROWTH if growth != "random"},
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_runs import QUIET, Recipe, Toy, in_a_fresh_process, loaders, make_trainer, text
+from lightning_runs import NETWORKS, QUIET, Recipe, Toy, in_a_fresh_process, loaders, make_trainer, text
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -18,7 +18,12 @@ from lightning_sparse_rnn.models import LanguageModel
 
 pytestmark = QUIET
 
-RECIPES = {kind: Recipe(kind, options={"max_epochs": 5}) for kind in ("toy", "text", "tied text")}
+FIVE_EPOCHS = {"max_epochs": 5}
+RECIPES = {
+    "toy": Recipe(options=FIVE_EPOCHS),
+    "text": Recipe("text", options=FIVE_EPOCHS),
+    "text, tied weights": Recipe("text", network=NETWORKS["tied LSTM"], options=FIVE_EPOCHS),
+}
 
 
 def held_out(kind: str, folder: Path) -> dict[str, Any]:

@@ -85,17 +85,27 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=20)
 
 
-def language_model(optimizer: str = "sntasgd", seed: int = 1, tied: bool = False) -> LanguageModel:
-    """A tiny language model with dropout."""
+# A tiny network with dropout, and others: tied weights, other cells, states of other forms.
+STACKED = {"_target_": "lightning_sparse_rnn.models.StackedLSTM", "embedding_size": 5, "hidden_size": 6, "dropout": 0.2}
+_SIZES = {"embedding_size": 6, "hidden_size": 8, "num_layers": 2}
+NETWORKS: dict[str, Mapping[str, Any]] = {
+    "tied LSTM": {**STACKED, "hidden_size": 5, "tied": True},
+    "GRU": {**STACKED, "_target_": "lightning_sparse_rnn.models.GRU"},
+    "RHN": {
+        "_target_": "lightning_sparse_rnn.models.RecurrentHighwayNetwork",
+        "embedding_size": 6,
+        "hidden_size": 6,
+        "depth": 3,
+    },
+    "ON-LSTM": {"_target_": "lightning_sparse_rnn.models.OrderedNeuronsLSTM", **_SIZES, "chunk_size": 2},
+    "AWD-LSTM": {"_target_": "lightning_sparse_rnn.models.AWDLSTM", **_SIZES},
+    "MoS": {"_target_": "lightning_sparse_rnn.models.AWDLSTMMoS", **_SIZES, "last_size": 7, "experts": 3},
+}
+
+
+def language_model(optimizer: str = "sntasgd", seed: int = 1, network: Mapping[str, Any] = STACKED) -> LanguageModel:
+    """A language model of a tiny network."""
     torch.manual_seed(seed)
-    network = {
-        "_target_": "lightning_sparse_rnn.models.StackedLSTM",
-        "embedding_size": 5,
-        "hidden_size": 5 if tied else 6,
-        "num_layers": 2,
-        "dropout": 0.2,
-        "tied": tied,
-    }
     optimizers = {
         "sntasgd": {"_target_": "lightning_sparse_rnn.SNTASGD", "lr": 1.0, "weight_decay": 1e-4, "nonmono": 1},
         "adam": {"_target_": "torch.optim.Adam", "lr": 0.01},
@@ -178,13 +188,14 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that can be made again: "toy", or of the language model "text" or "tied text"; sparse, with dropout.
+    """A run that can be made again: the toy or the language model, sparse and with dropout.
 
     With SNTASGD its trigger fires in the third validation.
     """
 
     kind: str = "toy"
     optimizer: str = "sntasgd"
+    network: Mapping[str, Any] = field(default_factory=lambda: STACKED)
     sparse: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -193,7 +204,7 @@ class Recipe:
         """The module as it is before training."""
         if self.kind == "toy":
             return toy(self.optimizer, seed)
-        return language_model(self.optimizer, seed, tied=self.kind == "tied text")
+        return language_model(self.optimizer, seed, self.network)
 
     def feed(self, folder: Path) -> dict[str, Any]:
         """What to train and validate on, as arguments of ``fit``."""
