@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.compatibility import refuse_unsupported
@@ -198,8 +198,11 @@ class _AveragedStateDict:
     def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
         if self._trainer is None or module is not self._module or self._trainer.state.stage is None:
             return
+        averages: dict[Tensor, Tensor] = {}  # names that share a parameter share its average
         for name, optimizer, parameter in _averaged(self._trainer, module):
-            state_dict[prefix + name] = optimizer.averaged(parameter)
+            if parameter not in averages:
+                averages[parameter] = optimizer.averaged(parameter)
+            state_dict[prefix + name] = averages[parameter]
 
 
 def _optimizers(trainer: Trainer) -> Iterator[SNTASGD]:

@@ -136,3 +136,12 @@ def test_a_file_holds_trained_and_averaged_weights_once_each(tmp_path: Path, kin
     assert len(means) == len(trained) == len(list(module.parameters()))
     assert not means & trained
     assert all("sum" not in state for state in optimizer["state"].values())
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_a_file_of_weights_alone_holds_tied_ones_once(tmp_path: Path, kind: str) -> None:
+    saver = ModelCheckpoint(tmp_path, save_weights_only=True, save_on_train_epoch_end=True)
+    _, module, _ = RECIPES[kind].run(tmp_path, saver)
+    weights = torch.load(saver.best_model_path, weights_only=True)["state_dict"]
+    assert weights.keys() == module.state_dict().keys()
+    assert len({weight.data_ptr() for weight in weights.values()}) == len(list(module.parameters()))
