@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.checkpoints import check_fits, load_checkpoint
+from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.quiet import quiet
 
 __all__ = ["main", "test"]
@@ -41,7 +41,7 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
         ValueError: the checkpoint is damaged, or of another model; the message says what differs.
     """
     quiet()
-    torch.set_float32_matmul_precision(config.matmul_precision)
+    set_matmul_precision(config.matmul_precision)
     data = instantiate(config.data)
     data.prepare_data()
     model = instantiate(config.model, vocab_size=data.vocab_size)

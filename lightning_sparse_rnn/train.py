@@ -29,6 +29,7 @@ from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_go
 from lightning_sparse_rnn.config import CONFIG_DIR, differences
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
+from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.models.sizes import shrink
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
@@ -93,7 +94,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         _say(_summary(results))
         return results
 
-    torch.set_float32_matmul_precision(config.matmul_precision)
+    set_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to make comes first, so that a mistake in it shows before text is read.
     sparsity = instantiate(config.method) if "_target_" in config.method else None
@@ -138,6 +139,9 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         picture = draw_run(record.rows, record.topology_rows())
         picture.savefig(folder / "run.png", dpi=150)
         for logger in trainer.loggers:
+            if results["accounting"] is not None:
+                costs = {f"accounting/{name}": value for name, value in results["accounting"].items()}
+                logger.log_metrics(costs, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("run", picture, trainer.global_step)
         write_json(finished, results)
