@@ -1,103 +1,165 @@
-"""What sparse training adds to a dense training step, on the 66 M weights of the paper's stacked LSTM.
-
-    python benchmarks/training_step.py [--threads 1] [--steps 5] [--json PATH]
-
-Three Trainers train the same model on the same text, a few steps each, in turn: dense with `torch.optim.SGD`; with the
-callbacks and `SNTASGD` before the trigger; and while it averages. Printed are the medians of a step's processor time
-(forward, backward, clipping, optimizer, all hooks) and their ratios to dense.
-"""
+"""A training step: forward, backward, clipping, optimizer, and all that a Trainer and its callbacks do about it."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import platform
-import statistics
-import time
+import queue
+import threading
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
+from benchmarks.floors import Floors
+from benchmarks.models import CLIP, LEARNING_RATE, WEIGHT_DECAY, DenseLSTM, language_model, text
+from benchmarks.setting import Setting
+from benchmarks.turns import Figure, compare, take_turns
+from benchmarks.waits import PeakMemory, Waits
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
-from lightning_sparse_rnn.models import LanguageModel
 
-VOCABULARY, COLUMNS, BPTT = 10_000, 20, 35
+__all__ = ["measure"]
 
-
-class Timer(pl.Callback):
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        self.seconds.append(time.process_time())
-
-    @property
-    def step(self) -> float:
-        """Median of the steps; the first warms up."""
-        return statistics.median(b - a for a, b in zip(self.seconds, self.seconds[1:], strict=False))
+DENSE = "dense: `nn.LSTM`, `torch.optim.SGD`, a loop"
+SIDES = {
+    "dense: the same in a Trainer": ("torch.optim.SGD", False, False),
+    "sparse, before the trigger": ("lightning_sparse_rnn.SNTASGD", True, False),
+    "sparse, averaging": ("lightning_sparse_rnn.SNTASGD", True, True),
+}
 
 
-class Averages(pl.Callback):
-    """Begins to average at once."""
+def measure(setting: Setting, floors: Floors) -> list[Figure]:
+    """Compare the dense loop with Trainers, dense and sparse."""
+    runs = {DENSE: dense_loop(setting), **{name: Run(setting, *side) for name, side in SIDES.items()}}
+    try:
+        times = take_turns(runs, setting)
+        more = {name: look_into(run, setting) for name, run in runs.items()}
+    finally:
+        for run in runs.values():
+            if isinstance(run, Run):
+                run.end()
+    floor = floors.multiplying(setting.size, passes=3)  # forward, and backward to inputs and to weights
+    return compare("training step", times, DENSE, dict.fromkeys(runs, floor), more, setting.batches)
+
+
+def look_into(run: Callable[[AbstractContextManager[Any]], None], setting: Setting) -> dict[str, Any]:
+    """Return how often a step waits for the device, and the GPU memory it needs for the time being."""
+    waits, memory = Waits(setting), PeakMemory(setting)
+    run(memory)
+    run(waits)
+    found = {"waits_per_step": waits.count / setting.batches}
+    return found if memory.bytes_above is None else {**found, "peak_bytes_above_held": memory.bytes_above}
+
+
+def dense_loop(setting: Setting) -> Callable[..., None]:
+    """Return what takes the steps of one measurement, in a context."""
+    torch.manual_seed(0)
+    model = DenseLSTM(setting.size).to(setting.device)
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    batches, state = text(setting)(), None
+
+    def step() -> None:
+        nonlocal state
+        loss, carried = model(*next(batches), state)
+        state = tuple(part.detach() for part in carried)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+
+    def steps(context: AbstractContextManager[Any] = nullcontext()) -> None:  # noqa: B008
+        with context:
+            for _ in range(setting.batches):
+                step()
+
+    return steps
+
+
+class Run(pl.Callback):
+    """A Trainer in a thread of its own, which trains when it is called, until the end of so many batches.
+
+    Only one thread ever runs: the processor time of the process is that of whoever has its turn.
+    """
+
+    def __init__(self, setting: Setting, optimizer: str, sparse: bool, average: bool) -> None:
+        self._setting, self._average = setting, average
+        self._turn: queue.Queue[AbstractContextManager[Any] | None] = queue.Queue()
+        self._done: queue.Queue[BaseException | None] = queue.Queue()
+        self._batches = 0
+        self._context = ExitStack()
+        ours = [NonMonotonicAveraging(), SelfishSparseCallback()] if sparse else []
+        self._arguments = (language_model(setting.size, optimizer), [*ours, self])
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self._thread.start()
+        self._wait()
+
+    def __call__(self, context: AbstractContextManager[Any] | None = None) -> None:
+        self._turn.put(context or nullcontext())
+        self._wait()
+
+    def end(self) -> None:
+        """Let the Trainer finish."""
+        self._turn.put(None)
+        self._thread.join()
+
+    def _wait(self) -> None:
+        error = self._done.get()
+        if error is not None:
+            raise error
+
+    def _train(self) -> None:
+        try:
+            model, callbacks = self._arguments
+            self._fit(model, callbacks)
+            self._done.put(None)
+        except BaseException as error:
+            self._done.put(error)
+
+    def _fit(self, model: pl.LightningModule, callbacks: list[pl.Callback]) -> None:
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = pl.Trainer(
+                max_steps=10**9,
+                max_epochs=1,
+                gradient_clip_val=CLIP,
+                accelerator="cpu" if self._setting.device.type == "cpu" else "gpu",
+                devices=1,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(model, DataLoader(_Endless(self._setting), batch_size=None))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.optimizers[0].restart()
+        if self._average:
+            trainer.optimizers[0].restart()  # type: ignore[attr-defined]
+        self._give_way(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *others: Any) -> None:
+        self._batches += 1
+        if self._batches % self._setting.batches == 0:
+            self._give_way(trainer)
+
+    def _give_way(self, trainer: pl.Trainer) -> None:
+        self._context.close()
+        self._done.put(None)
+        context = self._turn.get()
+        if context is None:
+            trainer.should_stop = True
+        else:
+            self._context.enter_context(context)
 
 
-def measure(optimizer: str, callbacks: list[pl.Callback], text: list[tuple[Tensor, Tensor]]) -> float:
-    torch.manual_seed(0)
-    model = LanguageModel(
-        network={"_target_": "lightning_sparse_rnn.models.StackedLSTM"},
-        vocab_size=VOCABULARY,
-        optimizer={"_target_": optimizer, "lr": 1.0, "weight_decay": 1.2e-6},
-    )
-    timer = Timer()
-    trainer = pl.Trainer(
-        max_steps=len(text),
-        gradient_clip_val=0.25,
-        accelerator="cpu",
-        callbacks=[*callbacks, timer],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(model, DataLoader(text, batch_size=None))  # type: ignore[arg-type]
-    return timer.step
+class _Endless(IterableDataset[tuple[Tensor, Tensor]]):
+    def __init__(self, setting: Setting) -> None:
+        self._batches = text(setting)
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    torch.set_num_threads(given.threads)
-
-    tokens = torch.randint(VOCABULARY, (given.steps + 1, BPTT + 1, COLUMNS))
-    text = [(part[:-1], part[1:]) for part in tokens]
-    sgd, ours = "torch.optim.SGD", "lightning_sparse_rnn.SNTASGD"
-    callbacks = [NonMonotonicAveraging(), SelfishSparseCallback(0.67)]
-    seconds = {
-        "dense, torch.optim.SGD": measure(sgd, [], text),
-        "sparse, SNTASGD before the trigger": measure(ours, list(callbacks), text),
-        "sparse, SNTASGD averaging": measure(ours, [*callbacks, Averages()], text),
-    }
-    dense = seconds["dense, torch.optim.SGD"]
-    for name, step in seconds.items():
-        print(f"{name:38} {step:7.3f} s   {step / dense:5.3f} x dense")
-    if given.json:
-        machine = {"processor": platform.processor(), "threads": given.threads, "torch": torch.__version__}
-        given.json.write_text(json.dumps({"seconds": seconds, "machine": machine}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._batches()

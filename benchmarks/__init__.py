@@ -1,0 +1,1 @@
+"""What sparse training costs, measured: ``python -m benchmarks``. Nothing of the package imports this."""

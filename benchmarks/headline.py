@@ -1,0 +1,74 @@
+"""The paper's stacked LSTM on the Penn Treebank, whole: 100 epochs, for which a GPU is wanted.
+
+    python -m benchmarks.headline data.root=FOLDER                       # folder of ptb.train.txt, …
+    python -m benchmarks.headline data.root=FOLDER output=/tmp/runs \
+        model.network.embedding_size=64 model.network.hidden_size=64 trainer.max_epochs=2 data.train_lines=500
+
+The same as `sparse-rnn-train experiment=ptb_stacked_lstm matmul_precision=high`, with any overrides after it. At the
+end it prints the perplexities beside the paper's, and what the run took: seconds, seconds an epoch and tokens a second,
+as `metrics.csv` has them. Given again after an interruption it goes on; given again after the end it only prints.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sparse_rnn.config import CONFIG_DIR, run_name
+
+RECIPE = ("experiment=ptb_stacked_lstm", "matmul_precision=high")
+PAPER = {"val_ppl": 73.79, "test_ppl": 71.65}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if any(argument in ("-h", "--help") for argument in given):
+        print(__doc__)
+        return
+    overrides = [*RECIPE, *given]
+    if not torch.cuda.is_available():
+        print("There is no GPU here: the run is made on the CPU, where the whole recipe takes weeks.", flush=True)
+    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.train", *overrides], check=True)
+    print(summary(folder_of(overrides)))
+
+
+def folder_of(overrides: Sequence[str]) -> Path:
+    """The folder in which `sparse-rnn-train` has made the run."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("train", list(overrides))
+    assert isinstance(config, DictConfig)
+    return Path(config.output) / run_name(list(overrides))
+
+
+def summary(folder: Path) -> str:
+    """What a finished run reached, and what it took."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    config = OmegaConf.load(folder / "config.yaml")
+    ends = [0.0, *(float(row["seconds"]) for row in rows)]
+    # The first epoch warms up; a run of one has no other.
+    epochs = [end - begin for begin, end in itertools.pairwise(ends)]
+    epoch = statistics.median(epochs[1:] or epochs)
+    steps = int(rows[-1]["step"]) / len(rows)
+    tokens = steps * config.data.batch_size * config.data.bptt
+    ours = ", ".join(f"{name} {results[name]:.2f} (paper: {value})" for name, value in PAPER.items())
+    return (
+        f"{ours}\n{results['live_weights']:,} of {results['total_weights']:,} weights, {len(rows)} epochs in "
+        f"{results['seconds']:.0f} s; an epoch, validation included: {epoch:.2f} s, "
+        f"{steps / epoch:.1f} steps a second, about {tokens / epoch:,.0f} tokens a second\n{folder}"
+    )
+
+
+if __name__ == "__main__":
+    main()
