@@ -75,6 +75,9 @@ def measure(given: argparse.Namespace, command: str) -> dict[str, Any]:
     if device.type == "cpu" and not torch.cuda.is_available():
         print("There is no GPU here: figures are of the CPU.", file=sys.stderr)
     torch.set_num_threads(given.threads)
+    if device.type == "cuda":
+        # cuDNN's recurrent layers round to TF32 by themselves; so do all other products, and the floor's.
+        torch.set_float32_matmul_precision("high")
     setting = Setting(SMALL if given.small else RECIPE, device, given.repeats, 1 if device.type == "cpu" else 20)
     floors = measure_floors(setting)
     figures = []

@@ -17,7 +17,8 @@ def machine(device: torch.device, threads: int) -> dict[str, Any]:
     found = {"device": device.type, "processor": _processor(), "system": platform.platform(), "threads": threads}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        precision = torch.get_float32_matmul_precision()
+        found["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, matmul_precision={precision}"
     return found
 
 
