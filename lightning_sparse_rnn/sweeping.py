@@ -17,6 +17,8 @@ except ImportError:  # on Windows, where processes do not notice each other
 
 __all__ = ["Jobs", "RunInterrupted", "RunIsElsewhere", "worked_on"]
 
+_LOCK = ".lock"
+
 
 class RunIsElsewhere(SystemExit):
     """Another process is working on the run."""
@@ -27,17 +29,19 @@ class RunInterrupted(SystemExit):
 
 
 @contextmanager
-def worked_on(path: Path) -> Iterator[None]:
-    """Keep other processes from the run that ``path``, a file in its folder, belongs to.
+def worked_on(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run's folder.
 
-    The system lets go when the process ends, however it does.
+    The system lets go when the process ends, however it does. What is locked is a file of its own, which stays: one
+    that is ever replaced could be locked by two, each having another in hand.
 
     Raises:
         RunIsElsewhere: another process has it.
     """
-    with path.open() as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a") as file:
         if not _lock(file):
-            raise RunIsElsewhere(f"Another process is working on the run in {path.parent}.")
+            raise RunIsElsewhere(f"Another process is working on the run in {folder}.")
         yield
 
 

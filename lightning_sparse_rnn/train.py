@@ -79,10 +79,10 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         SystemExit: the folder holds a run of another config, or another process is working on it.
     """
     quiet()
-    _claim(folder, config)
     if getattr(rank_zero_only, "rank", 0):
         return _train(config, folder)  # the first process holds the run for all
-    with worked_on(folder / _CONFIG):
+    with worked_on(folder):
+        _claim(folder, config)
         return _train(config, folder)
 
 
@@ -164,10 +164,8 @@ def _refuse_more_devices(config: DictConfig) -> None:
         )
 
 
-@rank_zero_only
 def _claim(folder: Path, config: DictConfig) -> None:
     """Write the config down in the run's folder, or make sure that it is the one that stands there."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / _CONFIG
     new = OmegaConf.to_container(config, resolve=True)
     if path.exists():

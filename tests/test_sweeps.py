@@ -133,7 +133,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     with monkeypatch.context() as patch:  # a process that dies before it trains leaves its claim
         patch.setattr(command, "_train", lambda config, folder: {"val_ppl": 0.0})
         sweep(patch, text, tmp_path, "seed=1")
-    (claimed,) = tmp_path.glob("*/config.yaml")
+    (claimed,) = (path.parent for path in tmp_path.glob("*/config.yaml"))
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(claimed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -142,15 +142,32 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     capsys.readouterr()
     jobs = sweep(monkeypatch, text, tmp_path, "seed=1,2")
     assert jobs.failed == []
-    assert jobs.elsewhere == [claimed.parent.name]
+    assert jobs.elsewhere == [claimed.name]
     assert "Other processes are working on:" in capsys.readouterr().out
-    assert not (claimed.parent / "results.json").exists()
+    assert not (claimed / "results.json").exists()
     with pytest.raises(RunIsElsewhere, match="Another process is working on the run in"), worked_on(claimed):
         pass
     other.kill()
     other.communicate()
     assert sweep(monkeypatch, text, tmp_path, "seed=1,2") == Jobs()
     assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+def test_of_processes_that_come_to_a_run_at_once_the_one_that_has_it_writes_its_config(
+    text: Path, tmp_path: Path
+) -> None:
+    # One that wrote the config before it had the run would replace the other's, and both would have it in hand.
+    folder = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(RunIsElsewhere):
+        command.train(small_config(text, tmp_path), folder)
+    assert not (folder / "config.yaml").exists()
+    other.communicate()
+    assert command.train(small_config(text, tmp_path), folder)["epochs"] > 0
 
 
 def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:

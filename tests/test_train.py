@@ -69,6 +69,7 @@ def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: 
     results = train(config, folder)
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert left == {
+        ".lock",
         "best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
