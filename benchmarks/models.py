@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +40,8 @@ class DenseLSTM(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
 
 
-def language_model(size: Size, optimizer: str) -> LanguageModel:
-    """The same network of this package's, with an optimizer by its import path."""
+def language_model(size: Size, optimizer: str, **options: Any) -> LanguageModel:
+    """The same network of this package's, with an optimizer by its import path, and options of it."""
     torch.manual_seed(0)
     return LanguageModel(
         network={
@@ -51,7 +52,7 @@ def language_model(size: Size, optimizer: str) -> LanguageModel:
             "dropout": DROPOUT,
         },
         vocab_size=size.vocabulary,
-        optimizer={"_target_": optimizer, "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY},
+        optimizer={"_target_": optimizer, "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, **options},
     )
 
 

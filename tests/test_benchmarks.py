@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXPECTED = {
-    "training step": {"dense: `nn.LSTM`, `torch.optim.SGD`, a loop", "sparse, before the trigger", "sparse, averaging"},
+    "training step": {
+        "dense: `nn.LSTM`, `torch.optim.SGD(fused=True)`, a loop",
+        "sparse, before the trigger",
+        "sparse, averaging",
+    },
     "optimizer step": {"`torch.optim.SGD(fused=True)`", "`SNTASGD`, before the trigger", "`SNTASGD`, averaging"},
     "topology update": {"deepr", "dsr", "gmp", "granet", "rigl", "selfish, rate 0.8", "set", "snfs"},
     "averages": {"shown", "training weights put back"},
