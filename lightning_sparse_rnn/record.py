@@ -91,6 +91,10 @@ class RunRecord(Checkpoint):
                 "seconds": round(self.seconds, 3),
             }
         )
+        for logger in trainer.loggers:  # what Lightning itself does not log
+            logger.log_metrics(
+                {name: self.rows[-1][name] for name in ("lr", "averaging", "sparsity")}, step=trainer.global_step - 1
+            )
         self._write()
         if self._topology is not None:
             self._keep_masks(trainer)

@@ -16,6 +16,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -138,12 +139,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     if trainer.is_global_zero:
         picture = draw_run(record.rows, record.topology_rows())
         picture.savefig(folder / "run.png", dpi=150)
-        for logger in trainer.loggers:
-            if results["accounting"] is not None:
-                costs = {f"accounting/{name}": value for name, value in results["accounting"].items()}
-                logger.log_metrics(costs, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("run", picture, trainer.global_step)
+        _log_end(trainer, picture, results)
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results
@@ -230,6 +226,17 @@ def _summary(results: dict[str, Any]) -> str:
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
         f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began after epoch {began}")
     )
+
+
+def _log_end(trainer: pl.Trainer, picture: Figure, results: dict[str, Any]) -> None:
+    """Give the run's loggers what is only known when it has ended."""
+    for logger in trainer.loggers:
+        if results["accounting"] is not None:
+            costs = {f"accounting/{name}": value for name, value in results["accounting"].items()}
+            logger.log_metrics(costs, step=trainer.global_step)
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("run", picture, trainer.global_step)
+        logger.finalize("success")
 
 
 @rank_zero_only

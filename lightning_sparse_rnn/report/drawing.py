@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-__all__ = ["GREY", "INK", "Drawing", "as_svg", "bare", "label_ends", "log_perplexity", "panel", "plain", "wide"]
+__all__ = ["GREY", "INK", "Drawing", "as_svg", "bare", "cut", "label_ends", "log_perplexity", "panel", "plain", "wide"]
 
 INK, GREY = "#08306b", "#b8b8b8"
 _PANEL = (3.4, 2.6)
@@ -109,9 +109,16 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], size: float 
     at = [float(to_share.transform(axes.transScale.transform(ends[name]))[1]) for name in names]
     height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
     for name, y in zip(names, _spread(at, 1.3 * size / height), strict=True):
-        axes.annotate(name, ends[name], xytext=(1.04, y), textcoords="axes fraction", fontsize=size, va="center",
-                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6,
-                                                         "shrinkA": 1, "shrinkB": 3})  # fmt: skip
+        axes.annotate(
+            cut(name, 26),
+            ends[name],
+            xytext=(1.04, y),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=size,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+        )
 
 
 def _spread(at: Sequence[float], gap: float) -> list[float]:
@@ -126,6 +133,13 @@ def _spread(at: Sequence[float], gap: float) -> list[float]:
         moved[index] = min(moved[index], top)
         top = moved[index] - gap
     return moved
+
+
+def cut(name: str, length: int) -> str:
+    """Return a name of at most ``length`` characters, without its middle if it is longer: names differ at the end."""
+    if len(name) <= length:
+        return name
+    return f"{name[: (length - 1) // 2]}…{name[-(length // 2) :]}"
 
 
 def _rounded(number: re.Match[str]) -> str:

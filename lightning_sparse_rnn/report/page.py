@@ -221,7 +221,7 @@ def _first(groups: list[Group], most: int, where: str, left_out: list[str]) -> l
 
 def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
-    finished = sum(len(group.finished) for group in groups)
+    finished = sum(run.results is not None for run in [*runs, *unreadable])
     lines = [f"{_count(len(runs) + len(unreadable), 'run')}, {finished} finished; {_count(len(groups), 'method')}"]
     lines[0] += " or settings, told apart by all but their seeds." if len(groups) > 1 else "."
     for corpus in dict.fromkeys(group.corpus for group in groups):

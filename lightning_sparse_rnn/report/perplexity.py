@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_sparse_rnn.plots import STYLES
-from lightning_sparse_rnn.report.drawing import GREY, INK, Drawing, bare, label_ends, log_perplexity, panel, plain, wide
+from lightning_sparse_rnn.report.drawing import (
+    GREY,
+    INK,
+    Drawing,
+    bare,
+    cut,
+    label_ends,
+    log_perplexity,
+    panel,
+    plain,
+    wide,
+)
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Row, column
 
@@ -34,7 +45,7 @@ def final_perplexities(groups: Sequence[Group]) -> Drawing:
         axes.plot([mean], [row], "|", color="black", markersize=13, markeredgewidth=1.6)
         axes.annotate(f"{mean:.1f}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0), va="center",
                       fontsize=8.5, textcoords="offset points", annotation_clip=False)  # fmt: skip
-    axes.set_yticks(range(len(groups)), [_cut(group.name, 34) for group in groups], fontsize=8.5)
+    axes.set_yticks(range(len(groups)), [cut(group.name, 34) for group in groups], fontsize=8.5)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set_xlabel("test perplexity (lower is better)", fontsize=8.5)
     axes.tick_params(axis="x", labelsize=8)
@@ -171,7 +182,3 @@ def by_sparsity(groups: Sequence[Group]) -> dict[str, Points]:
 def _thinned(points: Points) -> Points:
     every = max(1, math.ceil(len(points) / _MOST_POINTS))
     return points if every == 1 else [*points[:-1:every], points[-1]]
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lightning_sparse_rnn.plots import STYLES, plot_densities
-from lightning_sparse_rnn.report.drawing import Drawing, bare, label_ends, panel, plain, wide
+from lightning_sparse_rnn.report.drawing import Drawing, bare, cut, label_ends, panel, plain, wide
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Run, per_tensor, short
 
@@ -92,6 +92,7 @@ def weights_move(run: Run) -> bool:
 def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Drawing:
     """Distances of topologies from each other, with their numbers; the darker the further."""
     side = 1.3 + 0.31 * len(names)
+    cut_names = [cut(name, 24) for name in names]
     figure = Figure(figsize=(max(3.2, side + 0.4), side + 0.3), layout="constrained")
     axes = figure.subplots()
     found = [value for row in values for value in row if value is not None]
@@ -103,8 +104,8 @@ def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]])
             axes.text(j, i, "–" if value is None else f"{value:.2f}".lstrip("0") if value < 1 else "1",
                       ha="center", va="center", fontsize=7, color="white" if share > 0.6 else "black")  # fmt: skip
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
-    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    axes.set_xticks(range(len(names)), cut_names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axes.set_yticks(range(len(names)), cut_names, fontsize=7.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle("Distance of final topologies\n0: the same, 1: nothing in common", x=0.01, ha="left", fontsize=8.5)

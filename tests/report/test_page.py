@@ -1,0 +1,176 @@
+"""The page: needs nothing but itself, is well-formed, and says what the tables beside it say."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_up_runs import make_run
+
+from lightning_sparse_rnn.report.command import report
+from lightning_sparse_rnn.report.page import Report
+from lightning_sparse_rnn.report.tables import texts
+
+VOID = {"meta", "link", "wbr", "br", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """What the tests look at."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.tables: list[list[list[str]]] = []
+        self.svgs: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._note(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag == "svg":
+            self.svgs.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._note(attrs)
+
+    def _note(self, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            assert value is not None
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href"):
+                self.links.append(value)
+            self.links += re.findall(r"url\((.*?)\)", value)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open[-1:]):
+            self.tables[-1][-1][-1] += data.strip("\n")
+        if "svg" in self.open:
+            self.svgs[-1] += data + "\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    make_run(runs / "a1", "selfish", 1, 90.0)
+    make_run(runs / "a2", "selfish", 2, 93.0)
+    make_run(runs / "b1", "static", 1, 99.0)
+    make_run(runs / "b2", "static", 1, 120.0, sparsity=0.8)
+    make_run(runs / "c1", "dense", 1, 80.0)
+    make_run(runs / "d1", "<script>alert('1')</script> & co", 1, None)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> Report:
+    (folder / "report").mkdir()
+    return report(sorted(path for path in folder.iterdir() if path.name != "report"), folder / "report")
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path, made: Report) -> str:
+    return (folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_needs_nothing_but_itself(text: str) -> None:
+    page = Page(text)
+    assert "http" not in text.replace("http-equiv", "")
+    assert not {"script", "iframe", "object", "embed", "base", "img"} & page.tags
+    assert "@import" not in text
+    outside = [link for link in page.links if not link.startswith(("#", "data:,"))]
+    assert outside == []
+
+
+def test_what_is_linked_is_there_and_names_are_unique(text: str) -> None:
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(page.links) > 20
+
+
+def test_names_from_configs_are_text(text: str) -> None:
+    assert "<script" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_every_figure_says_what_it_shows(text: str) -> None:
+    page = Page(text)
+    assert len(page.svgs) == text.count('role="img" aria-label="') > 8
+    for svg in page.svgs:
+        axes = ("perplexity", "sparsity", "epochs trained", "weights", "nothing in common")
+        assert any(label in svg for label in axes)
+        assert len(svg.split()) > 5
+    assert any("static, sparsity 0.8" in svg for svg in page.svgs)  # whole, though coordinates are rounded
+    # Text is text, so that it can be searched and scales with its figure.
+    assert any("averaging begins" in svg for svg in page.svgs)
+
+
+def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str, made: Report, folder: Path) -> None:
+    page = Page(text)
+    markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    names = [table.name for table in made.tables]
+    assert names == [
+        "comparison", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
+    ]  # fmt: skip
+    assert sorted(path.stem for path in (folder / "report").glob("*.csv")) == sorted(names)
+    for table, shown in zip(made.tables, page.tables, strict=True):
+        assert [[cell.strip() for cell in row] for row in shown] == [table.columns, *texts(table)]
+        content = (folder / "report" / f"{table.name}.csv").read_text(encoding="utf-8")
+        read = list(csv.reader(io.StringIO(content, newline="")))
+        assert read == [
+            table.columns,
+            *([("" if value is None else str(value)) for value in row] for row in table.rows),
+        ]
+        lines = [line.replace("**", "") for line in markdown.partition(f"## {table.title}\n")[2].splitlines()]
+        first = lines.index(f"| {' | '.join(table.columns)} |")
+        assert lines[first + 2 : first + 2 + len(table.rows)] == [f"| {' | '.join(row)} |" for row in texts(table)]
+
+
+def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> None:
+    assert made.summary == [
+        "6 runs, 5 finished; 5 methods or settings, told apart by all but their seeds.",
+        "Lowest test perplexity on ptb: 80.00, dense (1 seed).",
+    ]
+    assert [section.title for section in made.sections] == [
+        "Perplexity", "Where the weights are", "How far topologies go", "What it costs", "Settings", "Runs",
+    ]  # fmt: skip
+    assert made.problems == made.left_out == []
+
+
+def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str, tmp_path: Path) -> None:
+    report(sorted(path for path in folder.iterdir() if path.name != "report"), tmp_path)
+    again = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert again.partition("<footer>")[0] == text.partition("<footer>")[0]
+
+
+def test_more_methods_than_there_is_room_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_sparse_rnn.report.page._MOST_PANELS", 1)
+    folders = [make_run(tmp_path / name, name, 1, 90.0 + index) for index, name in enumerate("abc")]
+    made = report(folders, tmp_path)
+    assert made.left_out == [
+        "1 of 3 methods in the picture of test perplexities: the first 2 by test perplexity are shown. The tables have "
+        "all.",
+        *(
+            f"2 of 3 methods among the {what}: the first 1 by test perplexity are shown. The tables have all."
+            for what in ("curves", "layers' budgets", "pruned and regrown")
+        ),
+        "Perplexity against sparsity: no method was run at more than one sparsity.",
+    ]

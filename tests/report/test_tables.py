@@ -1,0 +1,97 @@
+"""The report's tables, by hand; and as CSV and Markdown."""
+
+import csv
+import io
+from pathlib import Path
+
+from made_up_runs import make_run
+
+from lightning_sparse_rnn.report.groups import group_runs
+from lightning_sparse_rnn.report.runs import read_run
+from lightning_sparse_rnn.report.tables import (
+    Table,
+    accounting,
+    as_csv,
+    as_markdown,
+    budgets,
+    comparisons,
+    runs_table,
+    settings,
+    texts,
+)
+
+
+def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
+    perplexities = {"selfish": (90.0, 92.0, 97.0), "static": (110.0,), "dense": (80.0, 81.0)}
+    folders = [
+        make_run(tmp_path / f"{method}{seed}", method, seed, value)
+        for method, values in perplexities.items()
+        for seed, value in enumerate(values)
+    ]
+    groups = group_runs([read_run(folder) for folder in [*folders, make_run(tmp_path / "going", "set", 1, None)]])
+    (table,) = comparisons(groups)
+    # (90 + 92 + 97)/3 = 93; squares 9 + 1 + 16, over 2: √13 = 3.61. (80 + 81)/2 = 80.5; √0.5 = 0.71.
+    assert table.columns[:4] == ["method", "seeds", "test", "validation"]
+    assert [row[:4] for row in table.rows] == [
+        ["dense", 2, "80.50 ± 0.71", "81.50 ± 0.71"],
+        ["selfish", 3, "93.00 ± 3.61", "94.00 ± 3.61"],
+        ["static", 1, "110.00", "111.00"],
+    ]
+    assert table.rows[1][4:] == [400.0, 0.5, 24, 3, 9]
+    assert table.best == 0
+    costs = accounting(groups)
+    assert costs is not None
+    assert costs.rows == [[method, 24, 0.5, 0.6, 0.75, 0.25] for method in ("selfish", "static")]
+    shares = budgets(groups)
+    assert shares is not None
+    assert shares.columns == ["method", "embedding.weight", "rnn.weight_hh_l0"]
+    assert shares.rows[0] == ["selfish", "0.500", "0.500"]
+
+
+def test_corpora_have_a_table_each_which_says_so(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", data__source="pydoc")]
+    tables = comparisons(group_runs([read_run(folder) for folder in folders]))
+    assert [(table.name, table.title) for table in tables] == [
+        ("comparison_1", "Perplexity on ptb"),
+        ("comparison_2", "Perplexity on pydoc"),
+    ]
+    assert all("Perplexities on different corpora cannot be compared" in table.text for table in tables)
+
+
+def test_a_row_a_run_with_what_is_wrong_with_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "again", seed=1)
+    make_run(tmp_path / "going", seed=2, test_ppl=None)
+    broken = make_run(tmp_path / "broken")
+    (broken / "config.yaml").write_text("")
+    runs = [read_run(folder) for folder in (make_run(tmp_path / "a"), tmp_path / "again", tmp_path / "going", broken)]
+    table = runs_table(group_runs(runs[:3]), runs[3:])
+    twice = "another run has the same settings and seed"
+    assert [(row[0], row[1], row[2], row[6]) for row in table.rows] == [
+        ("selfish", 1, 100.0, twice),
+        ("selfish", 1, 100.0, twice),
+        ("selfish", 2, None, "unfinished"),
+        ("", None, 100.0, "config.yaml cannot be read: it is empty or holds no settings"),
+    ]
+
+
+def test_settings_that_differ(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "a", sparsity=0.4), make_run(tmp_path / "b", "static", test_ppl=120.0)]
+    table = settings(group_runs([read_run(folder) for folder in folders]))
+    assert table is not None
+    assert (table.columns, table.rows) == (["method", "sparsity"], [["selfish", 0.4], ["static", 0.5]])
+    assert settings(group_runs([read_run(folders[0])])) is None
+
+
+def test_csv_and_markdown_by_hand() -> None:
+    table = Table("t", "Title", "Text.", ["method", "n", "x"], [["a|b", 12345, 0.5], ["c,d", None, 0.25]], best=0)
+    assert as_csv(table) == 'method,n,x\na|b,12345,0.5\n"c,d",,0.25\n'
+    assert as_markdown(table) == (
+        "## Title\n\nText.\n\n| method | n | x |\n| --- | --- | --- |\n"
+        "| **a\\|b** | **12,345** | **0.50** |\n| c,d |  | 0.25 |\n"
+    )
+    assert texts(table) == [["a|b", "12,345", "0.50"], ["c,d", "", "0.25"]]
+    assert [row[0] for row in csv.reader(io.StringIO(as_csv(table)))] == ["method", "a|b", "c,d"]
+
+
+def test_small_numbers_keep_their_exponent() -> None:
+    assert texts(Table("t", "", "", ["x"], [[1.2e-06], [0.5]])) == [["1.2e-06"], ["0.5"]]
