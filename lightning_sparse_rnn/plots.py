@@ -79,8 +79,9 @@ def plot_densities(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(tensor, fontsize=8)
         axes.grid(alpha=0.25)
-    grid[0, 0].legend(frameon=False, fontsize=7)
+    lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     for axes in grid[-1]:
-        axes.set_xlabel("epochs trained")
+        axes.set_xlabel("epochs trained", fontsize=8)
     for axes in grid[:, 0]:
         axes.set_ylabel("density", fontsize=8)

@@ -34,7 +34,7 @@ def run(installed: Path, folder: Path, module: str, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_wheel_trains_sweeps_tests_and_generates(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_trains_sweeps_tests_generates_and_reports(installed: Path, tmp_path: Path) -> None:
     small = [
         "model.network.embedding_size=8",
         "model.network.hidden_size=8",
@@ -50,3 +50,6 @@ def test_the_wheel_trains_sweeps_tests_and_generates(installed: Path, tmp_path: 
     results = json.loads((Path(folder) / "results.json").read_text())
     assert json.loads(run(installed, tmp_path, "test", folder))["test_ppl"] == results["test_ppl"]
     assert len(run(installed, tmp_path, "generate", folder, "--tokens", "5").split()) >= 4
+    assert "2 runs, 2 finished" in run(installed, tmp_path, "report.command", "runs", "--output", "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")  # from the template in the wheel
+    assert page.count("<table>") == page.count("</table>") == len(list((tmp_path / "out").glob("*.csv"))) >= 5

@@ -39,7 +39,7 @@ def densities(group: Group) -> Drawing:
     """Density of each gate after each update, a panel a matrix, in the group's first run that has any."""
     run = _first_with_topology(group)
     gates = gate_densities(run)
-    figure = Figure(figsize=(5.0, 0.5 + 1.6 * ((len(gates) + 1) // 2)), layout="constrained")
+    figure = Figure(figsize=(5.0, 0.7 + 1.6 * ((len(gates) + 1) // 2)), layout="constrained")
     plot_densities(figure, gates, f"{group.name}{_of_seed(group, run)}: density of each gate after each update")
     return wide(figure, f"Density of each gate over epochs, {group.name}")
 
@@ -60,6 +60,7 @@ def layer_densities(group: Group) -> Drawing:
         axes.plot(epochs, shares, linewidth=1.3, label=short(tensor), **style)
     axes.set_ylabel("share of weights live", fontsize=8)
     axes.set_ylim(0, 1.45 * highest or 1.0)
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(1.0, 1.45 * highest)])
     axes.legend(frameon=False, fontsize=6.5, ncols=2, loc="upper left", handlelength=3, labelspacing=0.2,
                 borderaxespad=0.1, columnspacing=1.2)  # fmt: skip
     return panel(figure, f"Share of weights live in each layer over epochs, {group.name}")
