@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--distance-seconds",
         type=float,
         default=_SECONDS,
-        help="time for distances of topologies, which take minutes each in large networks; %(default)g if not given",
+        help="time for distances of topologies, which take seconds each in large networks; %(default)g if not given",
     )
     given = parser.parse_args(arguments)
     folders, problems = find_runs(given.path)

@@ -87,5 +87,6 @@ def test_masks_of_other_tensors_than_the_tables_are_said(groups: list[Group], tm
 
 def test_large_matrices_are_not_begun_without_the_time_for_one(tmp_path: Path) -> None:
     paper = {"hh": dict.fromkeys(("input", "forget", "cell", "output"), 1500 * 1500)}
-    assert distances._seconds(paper) == pytest.approx(67.5)
-    assert distances._seconds({name: dict.fromkeys("ifco", 200 * 200) for name in "abcd"}) < 1
+    assert distances._seconds(paper) == pytest.approx(1.0125)
+    assert distances._seconds({name: dict.fromkeys("ifco", 200 * 200) for name in "abcd"}) < 0.1
+    assert distances._seconds({"hh": {"update": 10_000 * 10_000}}) == pytest.approx(300)
