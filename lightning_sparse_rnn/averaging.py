@@ -151,9 +151,9 @@ class NonMonotonicAveraging(ResumesExactly):
             for name, optimizer, parameter in _averaged(trainer, pl_module, remove_duplicate=True)
         }
         # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
-        for name, optimizer, parameter in _averaged(trainer, pl_module):
+        for name, average in _averages(trainer, pl_module, copy=False).items():
             if name in checkpoint["state_dict"]:
-                checkpoint["state_dict"][name] = optimizer.averaged(parameter, copy=False)
+                checkpoint["state_dict"][name] = average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
@@ -198,15 +198,23 @@ class _AveragedStateDict:
     def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
         if self._trainer is None or module is not self._module or self._trainer.state.stage is None:
             return
-        averages: dict[Tensor, Tensor] = {}  # names that share a parameter share its average
-        for name, optimizer, parameter in _averaged(self._trainer, module):
-            if parameter not in averages:
-                averages[parameter] = optimizer.averaged(parameter)
-            state_dict[prefix + name] = averages[parameter]
+        for name, average in _averages(self._trainer, module, copy=True).items():
+            state_dict[prefix + name] = average
 
 
 def _optimizers(trainer: Trainer) -> Iterator[SNTASGD]:
     return (optimizer for optimizer in trainer.optimizers if isinstance(optimizer, SNTASGD))
+
+
+def _averages(trainer: Trainer, module: nn.Module, copy: bool) -> dict[str, Tensor]:
+    """Return ŵ by every name of the parameters that are being averaged; names of one parameter share its tensor."""
+    averages: dict[Tensor, Tensor] = {}
+    by_name = {}
+    for name, optimizer, parameter in _averaged(trainer, module):
+        if parameter not in averages:
+            averages[parameter] = optimizer.averaged(parameter, copy=copy)
+        by_name[name] = averages[parameter]
+    return by_name
 
 
 def _averaged(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.files import write_bytes
-from lightning_sparse_rnn.sparsity.compaction import compact, count_true, expand
+from lightning_sparse_rnn.sparsity.compaction import INTEGERS, compact, count_true, expand
 
 __all__ = ["load_sparse", "save_sparse"]
 
@@ -22,7 +22,6 @@ _FORMAT = "lightning_sparse_rnn.sparse_weights"
 _VERSION = 1
 # Bits are kept, not numbers: a NaN stays the NaN it was.
 _SIGNED_ZEROS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
@@ -91,7 +90,7 @@ def _entry(tensor: Tensor) -> dict[str, Any]:
     """The tensor as it is, or its live values and where they are, whatever is smaller."""
     # A copy: of a part of a larger tensor torch would write all of that.
     dense = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    bits = _BITS.get(dense.element_size())
+    bits = INTEGERS.get(dense.element_size())
     if bits is None or dense.is_complex():
         return {"dense": dense}
     flat = dense.flatten()
@@ -119,7 +118,7 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     live = _unpack(entry["live"], math.prod(entry["shape"]))
     if values.shape != (count_true(live),):
         raise ValueError(f"{entry['names']} have {values.numel()} values for {count_true(live)} live positions")
-    bits = _BITS[values.element_size()]
+    bits = INTEGERS[values.element_size()]
     integers = expand(values.view(bits), live)
     if "negative" in entry:
         zeros = ~live

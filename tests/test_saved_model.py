@@ -138,9 +138,10 @@ def test_a_file_holds_trained_and_averaged_weights_once_each(tmp_path: Path, kin
     assert all("sum" not in state for state in optimizer["state"].values())
 
 
+@pytest.mark.parametrize("moment", [{"every_n_train_steps": 4}, {"save_weights_only": True}], ids=["step", "weights"])
 @pytest.mark.parametrize("kind", RECIPES)
-def test_a_file_of_weights_alone_holds_tied_ones_once(tmp_path: Path, kind: str) -> None:
-    saver = ModelCheckpoint(tmp_path, save_weights_only=True, save_on_train_epoch_end=True)
+def test_other_files_hold_tied_weights_once_too(tmp_path: Path, kind: str, moment: dict[str, Any]) -> None:
+    saver = ModelCheckpoint(tmp_path, **{"save_on_train_epoch_end": True, **moment})
     _, module, _ = RECIPES[kind].run(tmp_path, saver)
     weights = torch.load(saver.best_model_path, weights_only=True)["state_dict"]
     assert weights.keys() == module.state_dict().keys()

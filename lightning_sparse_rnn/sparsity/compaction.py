@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["compact", "compact_into", "count_true", "expand", "positions_of"]
+__all__ = ["INTEGERS", "compact", "compact_into", "count_true", "expand", "positions_of"]
 
 _PIECE = 65_536
-# Values are only moved, and numpy has no bfloat16: integers of the same size will do.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+#: By their size in bytes. Where values are only moved they stand for any dtype, and numpy has no bfloat16.
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def count_true(mask: Tensor) -> int:
@@ -69,7 +69,7 @@ def _pieces(where: Tensor) -> Iterator[tuple[slice, np.ndarray, int]]:
 
 
 def _as_integers(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().view(_INTEGERS[tensor.element_size()]).numpy()
+    array: np.ndarray = tensor.detach().view(INTEGERS[tensor.element_size()]).numpy()
     return array
 
 
