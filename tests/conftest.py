@@ -1,5 +1,6 @@
 """Settings for the whole suite: one thread a process, so that sums come out the same everywhere."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    os.environ.pop("PL_GLOBAL_SEED", None)  # a test that trains by the command leaves it, to seed every process alike
     torch.manual_seed(0)
 
 
