@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.recorded import recorded
 from lightning_sparse_rnn.models.repeated_product import repeated_product
 
 __all__ = ["highway_recurrence"]
@@ -50,29 +51,7 @@ class _HighwayRecurrence(torch.autograd.Function):
         ctx: Any, inputs: Tensor, state: Tensor, mask: Tensor | None, keep: bool, depth: int, *parameters: Tensor
     ) -> Tensor:
         weights, biases = parameters[:depth], parameters[depth:]
-        (steps, columns, rows), features = inputs.shape, state.size(-1)
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
-        chain = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
-        chain[0] = state
-        # A later depth's states and all gates are kept for the backward pass, or written over where there is none.
-        kept = steps if keep else 1
-        gates = inputs.new_empty(depth, kept, columns, rows, dtype=dtype)
-        deeper = inputs.new_empty(depth - 1, kept, columns, features, dtype=dtype)
-        products = [repeated_product(weight, columns, steps) for weight in weights]
-        for step in range(steps):
-            at = step if keep else 0
-            entering = [chain[step], *deeper[:, at], chain[step + 1]]
-            addends = [inputs[step], *biases]
-            for d, (product, addend) in enumerate(zip(products, addends, strict=True)):
-                s, out, gate = entering[d], entering[d + 1], gates[d, at]
-                torch.add(product(s if mask is None else s * mask), addend, out=gate)
-                h, t, *carry = gate.split(features, dim=-1)
-                h.tanh_()
-                gate[:, features:].sigmoid_()
-                if carry:
-                    torch.addcmul(h * t, s, carry[0], out=out)
-                else:
-                    torch.lerp(s, h, t, out=out)
+        chain, deeper, gates = _forward(inputs, state, mask, keep, *weights, *biases)
         ctx.save_for_backward(chain, deeper, gates, mask, *weights)
         ctx.input_dtypes = inputs.dtype, state.dtype
         return chain[1:]
@@ -80,43 +59,95 @@ class _HighwayRecurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        chain, deeper, gates, mask, *weights = ctx.saved_tensors
-        depth, steps, columns, rows = gates.shape
-        features = chain.size(-1)
-        entering = [chain[:-1], *deeper]
-        # By how much a change of the state leaving a depth changes its gates' inputs; then, in place, by how much
-        # the loss changes.
-        local = torch.empty_like(gates)
-        carries = []
-        for d, s in enumerate(entering):
-            h, t, *carry = gates[d].split(features, dim=-1)
-            to_h, to_t, *to_carry = local[d].split(features, dim=-1)
-            torch.mul(t, 1 - h * h, out=to_h)
-            if carry:
-                torch.mul(t * (1 - t), h, out=to_t)
-                torch.mul(carry[0] * (1 - carry[0]), s, out=to_carry[0])
-                carries.append(carry[0])
-            else:
-                torch.mul(t * (1 - t), h - s, out=to_t)
-                carries.append(1 - t)
-        products = [repeated_product(weight.t(), columns, steps) for weight in weights]
-        ds = torch.zeros_like(chain[0])
-        for step in reversed(range(steps)):
-            ds += grad[step]
-            for d in reversed(range(depth)):
-                dgate = local[d, step]
-                dgate.view(columns, -1, features).mul_(ds.unsqueeze(1))
-                back = products[d](dgate)
-                ds *= carries[d][step]
-                if mask is None:
-                    ds += back
-                else:
-                    ds.addcmul_(back, mask)
-        dweights, dbiases = [], []
-        for d, (weight, s) in enumerate(zip(weights, entering, strict=True)):
-            seen = s if mask is None else s * mask
-            flat = local[d].view(-1, rows).to(weight.dtype)
-            dweights.append(flat.t() @ seen.reshape(-1, features).to(weight.dtype))
-            dbiases.append(local[d].sum((0, 1)).to(weight.dtype))
+        dgates, dstate, *dweights_dbiases = _backward(grad, *ctx.saved_tensors)
         input_dtype, state_dtype = ctx.input_dtypes
-        return local[0].to(input_dtype), ds.to(state_dtype), None, None, None, *dweights, *dbiases[1:]
+        return dgates.to(input_dtype), dstate.to(state_dtype), None, None, None, *dweights_dbiases
+
+
+@recorded
+def _forward(
+    inputs: Tensor, state: Tensor, mask: Tensor | None, keep: bool, *parameters: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the states between steps (time + 1, columns, features), those within, (depth − 1, time, columns,
+    features), and the gates, (depth, time, columns, gates·features); of the latter two one time only unless `keep`."""
+    depth = len(parameters) // 2 + 1
+    weights, biases = parameters[:depth], parameters[depth:]
+    (steps, columns, rows), features = inputs.shape, state.size(-1)
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
+    chain = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
+    chain[0] = state
+    # A later depth's states and all gates are kept for the backward pass, or written over where there is none.
+    kept = steps if keep else 1
+    gates = inputs.new_empty(depth, kept, columns, rows, dtype=dtype)
+    deeper = inputs.new_empty(depth - 1, kept, columns, features, dtype=dtype)
+    products = [repeated_product(weight, columns, steps) for weight in weights]
+    # All views are made at once: one by one they would take as long as the arithmetic of small layers.
+    between, within = chain.unbind(), [states.unbind() for states in deeper]
+    of_gates = [_views(gate, features) for gate in gates]
+    for step, addend in enumerate(inputs.unbind()):
+        at = step if keep else 0
+        entering = [between[step], *(states[at] for states in within), between[step + 1]]
+        for d, (product, bias) in enumerate(zip(products, (addend, *biases), strict=True)):
+            s, out = entering[d], entering[d + 1]
+            gate, sigmoids, h, t, *carry = of_gates[d][at]
+            torch.add(product(s if mask is None else s * mask), bias, out=gate)
+            h.tanh_()
+            sigmoids.sigmoid_()
+            if carry:
+                torch.addcmul(h * t, s, carry[0], out=out)
+            else:
+                torch.lerp(s, h, t, out=out)
+    return chain, deeper, gates
+
+
+def _views(gate: Tensor, features: int) -> list[tuple[Tensor, ...]]:
+    """For each time of `gate` (time, columns, gates·features): all of it, its sigmoids, and gate by gate."""
+    parts = [gate, gate[..., features:], *gate.split(features, dim=-1)]
+    return list(zip(*(part.unbind() for part in parts), strict=True))
+
+
+@recorded
+def _backward(
+    grad: Tensor, chain: Tensor, deeper: Tensor, gates: Tensor, mask: Tensor | None, *weights: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the inputs, the state, all weights and the biases."""
+    depth, steps, columns, rows = gates.shape
+    features = chain.size(-1)
+    entering = [chain[:-1], *deeper]
+    # By how much a change of the state leaving a depth changes its gates' inputs; then, in place, by how much
+    # the loss changes.
+    local = torch.empty_like(gates)
+    carries = []
+    for d, s in enumerate(entering):
+        h, t, *carry = gates[d].split(features, dim=-1)
+        to_h, to_t, *to_carry = local[d].split(features, dim=-1)
+        torch.mul(t, 1 - h * h, out=to_h)
+        if carry:
+            torch.mul(t * (1 - t), h, out=to_t)
+            torch.mul(carry[0] * (1 - carry[0]), s, out=to_carry[0])
+            carries.append(carry[0].unbind())
+        else:
+            torch.mul(t * (1 - t), h - s, out=to_t)
+            carries.append((1 - t).unbind())
+    products = [repeated_product(weight.t(), columns, steps) for weight in weights]
+    ds = torch.zeros_like(chain[0])
+    by_gate = ds.unsqueeze(1)
+    dgates = [list(zip(each.unbind(), each.unflatten(-1, (-1, features)).unbind(), strict=True)) for each in local]
+    for step in reversed(range(steps)):
+        ds += grad[step]
+        for d in reversed(range(depth)):
+            dgate, dgate_by_gate = dgates[d][step]
+            dgate_by_gate.mul_(by_gate)
+            back = products[d](dgate)
+            ds *= carries[d][step]
+            if mask is None:
+                ds += back
+            else:
+                ds.addcmul_(back, mask)
+    dweights, dbiases = [], []
+    for d, (weight, s) in enumerate(zip(weights, entering, strict=True)):
+        seen = s if mask is None else s * mask
+        flat = local[d].view(-1, rows).to(weight.dtype)
+        dweights.append(flat.t() @ seen.reshape(-1, features).to(weight.dtype))
+        dbiases.append(local[d].sum((0, 1)).to(weight.dtype))
+    return local[0], ds, *dweights, *dbiases[1:]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.recorded import recorded
 from lightning_sparse_rnn.models.repeated_product import repeated_product
 
 __all__ = ["ordered_recurrence"]
@@ -47,32 +48,7 @@ class _OrderedRecurrence(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, chunks: int, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        (steps, columns, rows), features = inputs.shape, h.size(-1)
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
-        outputs = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
-        outputs[0] = h
-        # Gates and cells are kept for the backward pass, or written over where there is none.
-        kept = steps if keep else 1
-        gates = inputs.new_empty(kept, columns, rows, dtype=dtype)
-        cells = inputs.new_empty(kept + keep, columns, features, dtype=dtype)
-        cells[0] = c
-        product = repeated_product(weight, columns, steps)
-        for step in range(steps):
-            at = step if keep else 0
-            gate = gates[at]
-            torch.add(product(outputs[step]), inputs[step], out=gate)
-            master, o, g, i, f = _split(gate, chunks)
-            master.copy_(master.softmax(-1))
-            o.sigmoid_()
-            g.tanh_()
-            gate[:, -2 * features :].sigmoid_()
-            in_master, forget_master = _masters(master)
-            overlap = in_master * forget_master
-            forget = torch.addcmul(forget_master - overlap, f, overlap)
-            admit = torch.addcmul(in_master - overlap, i, overlap)
-            old, new = cells[at].view_as(g), cells[at + keep].view_as(g)
-            torch.addcmul(forget.mul_(old), admit, g, out=new)
-            torch.mul(o, new.tanh(), out=outputs[step + 1].view_as(o))
+        outputs, cells, gates = _forward(inputs, h, c, weight, chunks, keep)
         ctx.save_for_backward(outputs, cells, gates, weight)
         ctx.chunks = chunks
         ctx.input_dtypes = inputs.dtype, h.dtype, c.dtype
@@ -82,51 +58,99 @@ class _OrderedRecurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_cell: Tensor | None) -> tuple[Tensor | None, ...]:
-        outputs, cells, gates, weight = ctx.saved_tensors
-        chunks = ctx.chunks
-        steps, columns, rows = gates.shape
-        features = cells.size(-1)
-        master, o, g, i, f = _split(gates, chunks)
+        dgates, dh, dc, dweight = _backward(grad_outputs, grad_cell, *ctx.saved_tensors, ctx.chunks)
+        input_dtype, h_dtype, c_dtype = ctx.input_dtypes
+        return dgates.to(input_dtype), dh.to(h_dtype), dc.to(c_dtype), dweight, None, None
+
+
+@recorded
+def _forward(
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, chunks: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs (time + 1, columns, features), the first of them `h`, and of every time, or the last unless
+    `keep`: cells, the one before included, and gates (time, columns, rows)."""
+    (steps, columns, rows), features = inputs.shape, h.size(-1)
+    dtype = torch.promote_types(inputs.dtype, torch.float32)
+    outputs = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
+    outputs[0] = h
+    # Gates and cells are kept for the backward pass, or written over where there is none.
+    kept = steps if keep else 1
+    gates = inputs.new_empty(kept, columns, rows, dtype=dtype)
+    cells = inputs.new_empty(kept + keep, columns, features, dtype=dtype)
+    cells[0] = c
+    product = repeated_product(weight, columns, steps)
+    for step in range(steps):
+        at = step if keep else 0
+        gate = gates[at]
+        torch.add(product(outputs[step]), inputs[step], out=gate)
+        master, o, g, i, f = _split(gate, chunks)
+        master.copy_(master.softmax(-1))
+        o.sigmoid_()
+        g.tanh_()
+        gate[:, -2 * features :].sigmoid_()
         in_master, forget_master = _masters(master)
         overlap = in_master * forget_master
-        old, bounded = cells[:-1].view_as(g), cells[1:].tanh().view_as(g)
-        forget = torch.addcmul(forget_master - overlap, f, overlap).flatten(-2)
+        forget = torch.addcmul(forget_master - overlap, f, overlap)
         admit = torch.addcmul(in_master - overlap, i, overlap)
-        # By how much a change of the step's output (for o) or of its cell (for the others) changes what the gates
-        # are computed from; then, in place, by how much the loss changes.
-        local = torch.empty_like(gates)
-        _, to_o, to_g, to_i, to_f = _split(local, chunks)
-        torch.mul(bounded, o * (1 - o), out=to_o)
-        torch.mul(admit, 1 - g * g, out=to_g)
-        torch.mul(g * overlap, i * (1 - i), out=to_i)
-        torch.mul(old * overlap, f * (1 - f), out=to_f)
-        to_cell = (o * (1 - bounded * bounded)).flatten(-2)
-        # The master gates act on all neurons of a chunk: ∂c/∂ĩ, negated as ĩ = 1 − cumsum, and ∂c/∂f̃.
-        shared = old * (f - 1) + g * (i - 1)
-        to_master = torch.stack((-g - shared * forget_master, old + shared * in_master), dim=-3)
-        product = repeated_product(weight.t(), columns, steps)
-        dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
-        if grad_cell is not None:
-            dc += grad_cell
-        for step in reversed(range(steps)):
-            if grad_outputs is not None:
-                dh += grad_outputs[step]
-            dc.addcmul_(dh, to_cell[step])
-            dgate = local[step]
-            dgate[:, 2 * chunks : 2 * chunks + features] *= dh
-            dgate[:, 2 * chunks + features :].unflatten(-1, (3, features)).mul_(dc.unsqueeze(1))
-            # Through sum over the chunk, cumsum and softmax.
-            dcumax = (to_master[step] * dc.view(columns, 1, chunks, -1)).sum(-1)
-            dsoftmax = dcumax.sum(-1, keepdim=True) - dcumax.cumsum(-1) + dcumax
-            p = master[step]
-            weighted = p * dsoftmax
-            dgate[:, : 2 * chunks] = (weighted - p * weighted.sum(-1, keepdim=True)).flatten(-2)
-            dh = product(dgate).to(dgate.dtype)
-            dc *= forget[step]
-        flat = local.view(-1, rows).to(weight.dtype)
-        dweight = flat.t() @ outputs[:-1].reshape(-1, features).to(weight.dtype)
-        input_dtype, h_dtype, c_dtype = ctx.input_dtypes
-        return local.to(input_dtype), dh.to(h_dtype), dc.to(c_dtype), dweight, None, None
+        old, new = cells[at].view_as(g), cells[at + keep].view_as(g)
+        torch.addcmul(forget.mul_(old), admit, g, out=new)
+        torch.mul(o, new.tanh(), out=outputs[step + 1].view_as(o))
+    return outputs, cells, gates
+
+
+@recorded
+def _backward(
+    grad_outputs: Tensor | None,
+    grad_cell: Tensor | None,
+    outputs: Tensor,
+    cells: Tensor,
+    gates: Tensor,
+    weight: Tensor,
+    chunks: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of the inputs, h, c and the weight."""
+    steps, columns, rows = gates.shape
+    features = cells.size(-1)
+    master, o, g, i, f = _split(gates, chunks)
+    in_master, forget_master = _masters(master)
+    overlap = in_master * forget_master
+    old, bounded = cells[:-1].view_as(g), cells[1:].tanh().view_as(g)
+    forget = torch.addcmul(forget_master - overlap, f, overlap).flatten(-2)
+    admit = torch.addcmul(in_master - overlap, i, overlap)
+    # By how much a change of the step's output (for o) or of its cell (for the others) changes what the gates
+    # are computed from; then, in place, by how much the loss changes.
+    local = torch.empty_like(gates)
+    _, to_o, to_g, to_i, to_f = _split(local, chunks)
+    torch.mul(bounded, o * (1 - o), out=to_o)
+    torch.mul(admit, 1 - g * g, out=to_g)
+    torch.mul(g * overlap, i * (1 - i), out=to_i)
+    torch.mul(old * overlap, f * (1 - f), out=to_f)
+    to_cell = (o * (1 - bounded * bounded)).flatten(-2)
+    # The master gates act on all neurons of a chunk: ∂c/∂ĩ, negated as ĩ = 1 − cumsum, and ∂c/∂f̃.
+    shared = old * (f - 1) + g * (i - 1)
+    to_master = torch.stack((-g - shared * forget_master, old + shared * in_master), dim=-3)
+    product = repeated_product(weight.t(), columns, steps)
+    dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
+    if grad_cell is not None:
+        dc += grad_cell
+    for step in reversed(range(steps)):
+        if grad_outputs is not None:
+            dh += grad_outputs[step]
+        dc.addcmul_(dh, to_cell[step])
+        dgate = local[step]
+        dgate[:, 2 * chunks : 2 * chunks + features] *= dh
+        dgate[:, 2 * chunks + features :].unflatten(-1, (3, features)).mul_(dc.unsqueeze(1))
+        # Through sum over the chunk, cumsum and softmax.
+        dcumax = (to_master[step] * dc.view(columns, 1, chunks, -1)).sum(-1)
+        dsoftmax = dcumax.sum(-1, keepdim=True) - dcumax.cumsum(-1) + dcumax
+        p = master[step]
+        weighted = p * dsoftmax
+        dgate[:, : 2 * chunks] = (weighted - p * weighted.sum(-1, keepdim=True)).flatten(-2)
+        dh = product(dgate).to(dgate.dtype)
+        dc *= forget[step]
+    flat = local.view(-1, rows).to(weight.dtype)
+    dweight = flat.t() @ outputs[:-1].reshape(-1, features).to(weight.dtype)
+    return local, dh, dc, dweight
 
 
 def _split(gates: Tensor, chunks: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,113 @@
+"""Loops of many small GPU kernels, launched as one."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["recorded"]
+
+# Every recording keeps its inputs, outputs and what is between. Drawn lengths come in some forty values.
+_MOST_RECORDINGS = 64
+
+
+def recorded(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Make a function of tensors run as a CUDA graph from the second call of the same shapes on.
+
+    A recurrence in Python is hundreds of kernels that take less time than their launches. Recorded, they are launched
+    together. On a CPU the function is called as it is.
+
+    Args:
+        function: from tensors and plain values to a tuple of tensors that depends on nothing else, without waiting for
+            the GPU and without random numbers. It is called without gradients.
+    """
+    recordings: dict[Any, Callable[..., tuple[Tensor, ...]]] = {}
+    met = set()
+
+    @functools.wraps(function)
+    def call(*args: Any) -> tuple[Tensor, ...]:
+        device = _recordable_on(args)
+        if device is None:
+            return function(*args)
+        key = _key(args)
+        if key in recordings:
+            return recordings[key](*args)
+        if key not in met or len(recordings) == _MOST_RECORDINGS:
+            met.add(key)  # what comes once is not worth a recording
+            return function(*args)
+        try:
+            recordings[key] = _Recording(function, args, device)
+        except RuntimeError as error:  # out of memory, or a library that cannot be recorded
+            warnings.warn(
+                f"{function.__module__} could not be recorded as a CUDA graph and runs kernel by kernel, which is "
+                f"slower and right all the same: {error}",
+                stacklevel=2,
+            )
+            recordings[key] = function
+        return recordings[key](*args)
+
+    return call
+
+
+def _recordable_on(args: tuple[Any, ...]) -> torch.device | None:
+    devices = {arg.device for arg in args if isinstance(arg, Tensor)}
+    if len(devices) != 1 or next(iter(devices)).type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return None
+    return devices.pop()
+
+
+def _key(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a recording depends on: shapes, types and plain values, and the precision of products."""
+    autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+    signature = tuple((arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else arg for arg in args)
+    return (*signature, autocast, torch.get_float32_matmul_precision())
+
+
+class _Recording:
+    """A call on memory of its own: new arguments are copied there, and results copied from there."""
+
+    def __init__(
+        self, function: Callable[..., tuple[Tensor, ...]], args: tuple[Any, ...], device: torch.device
+    ) -> None:
+        # Outside inference mode, whose tensors could not be written to in training.
+        with torch.inference_mode(False), torch.no_grad():
+            own = [
+                arg.detach().clone(memory_format=torch.contiguous_format) if isinstance(arg, Tensor) else arg
+                for arg in args
+            ]
+            self._inputs = [arg for arg in own if isinstance(arg, Tensor)]
+            self._replay, self._outputs = _record(lambda: function(*own), device)
+
+    @torch.no_grad()
+    def __call__(self, *args: Any) -> tuple[Tensor, ...]:
+        for own, new in zip(self._inputs, (arg for arg in args if isinstance(arg, Tensor)), strict=True):
+            own.copy_(new)
+        self._replay()
+        return tuple(output.clone() for output in self._outputs)
+
+
+def _record(
+    function: Callable[[], tuple[Tensor, ...]], device: torch.device
+) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+    """Record `function` and return what runs it again, and the tensors in which it then leaves its results."""
+    with torch.cuda.device(device):
+        graph, (stream, pool) = torch.cuda.CUDAGraph(), _shared(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            function()  # libraries set themselves up at their first call on a stream, which cannot be recorded
+        torch.cuda.current_stream().wait_stream(stream)
+        # Other threads, such as those that watch over other processes, may go on using the GPU.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            outputs = function()
+    return graph.replay, outputs
+
+
+@functools.cache
+def _shared(device: torch.device) -> tuple[torch.cuda.Stream, Any]:
+    """A stream to record on and a pool of memory: what one recording needs only while it runs serves all others."""
+    return torch.cuda.Stream(device), torch.cuda.graph_pool_handle()

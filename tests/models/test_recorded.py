@@ -1,0 +1,154 @@
+"""Recurrences recorded as CUDA graphs say what they say kernel by kernel.
+
+On a machine without a GPU a stand-in takes the place of CUDA's own recording: it keeps a call's memory and runs the
+function into it again, as a graph does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.models import Network, OrderedNeuronsLSTM, RecurrentHighwayNetwork
+from lightning_sparse_rnn.models import recorded as module
+from lightning_sparse_rnn.models.recorded import recorded
+
+VOCAB = 11
+RHN = {"embedding_size": 6, "hidden_size": 6, "depth": 3}
+ON_LSTM = {"embedding_size": 6, "hidden_size": 8, "chunk_size": 2, "num_layers": 2}
+NETWORKS = [(RecurrentHighwayNetwork, RHN), (RecurrentHighwayNetwork, {**RHN, "coupled": False})]
+NETWORKS += [(RecurrentHighwayNetwork, {**RHN, "dropout_hidden": 0.0}), (OrderedNeuronsLSTM, ON_LSTM)]
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Put the stand-in in place, and count its replays."""
+    count: list[int] = []
+
+    def record(function, device):
+        outputs = function()
+
+        def replay():
+            count.append(1)
+            for output, new in zip(outputs, function(), strict=True):
+                output.copy_(new)
+
+        return replay, outputs
+
+    monkeypatch.setattr(module, "_record", record)
+    monkeypatch.setattr(
+        module, "_recordable_on", lambda args: next(arg.device for arg in args if isinstance(arg, Tensor))
+    )
+    yield count
+    assert count
+
+
+def run(network: Network, lengths: list[int]) -> list[Tensor]:
+    """Train and evaluate in turn with carried state; return losses, states and gradients."""
+    device = next(network.parameters()).device
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    generator = torch.Generator().manual_seed(3)
+    found: list[Tensor] = []
+    state = None
+    for length in lengths:
+        tokens, targets = torch.randint(VOCAB, (2, length, 3), generator=generator).to(device)
+        torch.manual_seed(length)
+        output = network.train()(tokens, state)
+        loss = network.loss(output.hidden, targets) + output.raw.pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        found += [loss.detach(), *(p.grad.clone() for p in network.parameters())]
+        optimizer.step()
+        state = torch.utils._pytree.tree_map(lambda tensor: tensor.detach(), output.state)
+        found += torch.utils._pytree.tree_leaves(state)
+        with torch.inference_mode():
+            found.append(network.eval()(tokens).hidden.clone())
+        with torch.no_grad():
+            found.append(network(tokens).hidden.clone())
+    return found
+
+
+@pytest.mark.parametrize(("kind", "options"), NETWORKS)
+def test_recorded_networks_train_and_evaluate_as_they_do_kernel_by_kernel(kind, options, monkeypatch, replays):
+    lengths = [5, 3, 5, 5, 3, 4, 5, 3]
+    torch.manual_seed(1)
+    network = kind(VOCAB, **options).double()
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_recordable_on", lambda args: None)
+        expected = run(network, lengths)
+    network.load_state_dict(start)
+    for given, wanted in zip(run(network, lengths), expected, strict=True):
+        assert torch.equal(given, wanted)
+
+
+def test_a_call_is_recorded_when_its_shapes_come_again_and_its_results_are_the_callers_own(replays):
+    calls = []
+
+    @recorded
+    def double(x: Tensor, times: int, none: None) -> tuple[Tensor, ...]:
+        calls.append(tuple(x.shape))
+        return (x * times,)
+
+    first = double(torch.ones(2), 2, None)[0]
+    assert calls == [(2,)] and not replays
+    second = double(torch.full((2,), 3.0), 2, None)[0]
+    third = double(torch.full((2,), 4.0), 2, None)[0]
+    assert len(replays) == 2
+    assert [first.tolist(), second.tolist(), third.tolist()] == [[2.0, 2.0], [6.0, 6.0], [8.0, 8.0]]
+    assert double(torch.ones(2), 5, None)[0].tolist() == [5.0, 5.0]
+    assert double(torch.ones(3), 2, None)[0].tolist() == [2.0, 2.0, 2.0]
+    assert double(torch.ones(2, dtype=torch.float64), 2, None)[0].dtype == torch.float64
+    assert len(replays) == 2
+
+
+def test_recordings_have_a_limit(monkeypatch, replays):
+    monkeypatch.setattr(module, "_MOST_RECORDINGS", 2)
+
+    @recorded
+    def negate(x: Tensor) -> tuple[Tensor, ...]:
+        return (-x,)
+
+    for _ in range(3):
+        for size in (1, 2, 3):
+            assert negate(torch.ones(size))[0].tolist() == [-1.0] * size
+    assert len(replays) == 4
+
+
+def test_what_cannot_be_recorded_runs_kernel_by_kernel(monkeypatch, replays):
+    @recorded
+    def negate(x: Tensor) -> tuple[Tensor, ...]:
+        return (-x,)
+
+    def fail(function, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_record", fail)
+        negate(torch.ones(1))
+        with pytest.warns(UserWarning, match="kernel by kernel, which is slower and right all the same: operation not"):
+            assert negate(torch.ones(1))[0].tolist() == [-1.0]
+    assert negate(torch.ones(1))[0].tolist() == [-1.0]
+    assert not replays
+    replays.append(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("kind", "options"), NETWORKS)
+def test_cuda_graphs_say_what_a_cpu_says(kind, options):
+    lengths = [5, 3, 5, 5, 3, 4, 5, 3]
+    torch.manual_seed(1)
+    quiet = dict.fromkeys(("dropout_embedding", "dropout_input", "dropout_output", "dropout_hidden"), 0.0)
+    quiet |= {"dropout_between": 0.0, "weight_drop": 0.0}
+    known = kind.__init__.__annotations__
+    network = kind(
+        VOCAB, **options, **{name: value for name, value in quiet.items() if name in known and name not in options}
+    ).double()
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = run(network, lengths)
+    network.load_state_dict(start)
+    for given, wanted in zip(run(network.cuda(), lengths), expected, strict=True):
+        torch.testing.assert_close(given.cpu(), wanted)
