@@ -12,11 +12,13 @@ from torch import Tensor
 
 __all__ = ["recorded"]
 
+Function = Callable[..., tuple[Tensor, ...]]
+
 # Every recording keeps its inputs, outputs and what is between. Drawn lengths come in some forty values.
 _MOST_RECORDINGS = 64
 
 
-def recorded(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+def recorded(function: Function) -> Function:
     """Make a function of tensors run as a CUDA graph from the second call of the same shapes on.
 
     A recurrence in Python is hundreds of kernels that take less time than their launches. Recorded, they are launched
@@ -26,7 +28,7 @@ def recorded(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple
         function: from tensors and plain values to a tuple of tensors that depends on nothing else, without waiting for
             the GPU and without random numbers. It is called without gradients.
     """
-    recordings: dict[Any, Callable[..., tuple[Tensor, ...]]] = {}
+    recordings: dict[Any, Function] = {}
     met = set()
 
     @functools.wraps(function)
@@ -71,9 +73,7 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...]:
 class _Recording:
     """A call on memory of its own: new arguments are copied there, and results copied from there."""
 
-    def __init__(
-        self, function: Callable[..., tuple[Tensor, ...]], args: tuple[Any, ...], device: torch.device
-    ) -> None:
+    def __init__(self, function: Function, args: tuple[Any, ...], device: torch.device) -> None:
         # Outside inference mode, whose tensors could not be written to in training.
         with torch.inference_mode(False), torch.no_grad():
             own = [
