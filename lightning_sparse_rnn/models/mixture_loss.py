@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ __all__ = ["mixture_loss"]
 # Logits held at a time: 32 MiB in float32 on a CPU, which its cache may hold, and 256 MiB elsewhere.
 _LOGITS_AT_A_TIME = 2**23
 _LOGITS_AT_A_TIME_ON_DEVICES = 2**26
+_JOINED = 64
 
 
 @torch.compiler.disable
@@ -63,8 +65,11 @@ class _MixtureLoss(torch.autograd.Function):
                 torch.addmm(bias.unsqueeze(1), weight, flat.t(), out=logits)
             else:
                 torch.add(bias.unsqueeze(1), torch.mm(weight, flat.t()), out=logits)
-            log_softmax = torch.log_softmax(logits, 0, out=logits)
-            log_expert = log_softmax.gather(0, target).view(-1, experts)
+            chosen = logits.gather(0, target)
+            largest = _down(torch.amax, logits)
+            odds = logits.sub_(largest).exp_()
+            total_odds = _down(torch.sum, odds)
+            log_expert = (chosen - largest - total_odds.log()).view(-1, experts)
             joint = log_prior[part] + log_expert
             log_likelihood = joint.logsumexp(-1, keepdim=True)
             total -= log_likelihood.sum()
@@ -73,7 +78,7 @@ class _MixtureLoss(torch.autograd.Function):
             responsibility = (joint - log_likelihood).exp().div_(rows)
             dprior[part] = -responsibility
             share = responsibility.view(1, -1)
-            dlogits = log_softmax.exp_().mul_(share).scatter_add_(0, target, -share).to(flat.dtype)
+            dlogits = odds.mul_(share / total_odds).scatter_add_(0, target, -share).to(flat.dtype)
             dlatent[part] = (dlogits.t() @ weight).view(-1, experts, features)
             if dlogits.dtype == dtype:
                 dweight.addmm_(dlogits, flat)
@@ -88,3 +93,13 @@ class _MixtureLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*((part * grad).to(part.dtype) for part in ctx.saved_tensors), None, None)
+
+
+def _down(reduce: Callable[..., Tensor], columns: Tensor) -> Tensor:
+    """`reduce(columns, dim=0)`, shape (1, columns), with rows joined into long ones: several times as fast on a CPU."""
+    rows, width = columns.shape
+    whole = rows // _JOINED * _JOINED
+    if not whole:
+        return reduce(columns, dim=0, keepdim=True)
+    joined = reduce(columns[:whole].view(-1, _JOINED * width), dim=0).view(_JOINED, width)
+    return reduce(torch.cat((joined, columns[whole:])), dim=0, keepdim=True)
