@@ -114,7 +114,8 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     last = ModelCheckpoint(
         folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks = [averaging, sparsity, PerplexityProgressBar(sparsity), record, best, last]
+    bar = PerplexityProgressBar(sparsity) if config.trainer.enable_progress_bar else None
+    callbacks = [averaging, sparsity, bar, record, best, last]
     trainer: pl.Trainer = instantiate(
         config.trainer,
         callbacks=[callback for callback in callbacks if callback is not None],

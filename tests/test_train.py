@@ -117,6 +117,17 @@ def test_dense_has_no_topology(text: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "topology.csv").exists()
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_progress_bar_can_be_left_out(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    options = [f"trainer.enable_progress_bar={str(shown).lower()}", "trainer.max_epochs=1"]
+    train(small_config(text, tmp_path, *options), tmp_path / "run")
+    output = capsys.readouterr()
+    assert ("Epoch 0:" in output.out + output.err) == shown
+    assert "test perplexity" in output.out
+
+
 def test_static_keeps_its_topology(text: Path, tmp_path: Path) -> None:
     train(small_config(text, tmp_path, "method=static", "trainer.max_epochs=2"), tmp_path / "run")
     assert {row["update"] for row in table(tmp_path / "run" / "topology.csv")} == {"0"}
