@@ -31,6 +31,7 @@ from lightning_sparse_rnn.config import CONFIG_DIR, differences
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
+from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.models.sizes import shrink
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
@@ -63,8 +64,9 @@ def _run(config: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode != RunMode.MULTIRUN:
-        return float(train(config, folder)["val_ppl"])
-    with _jobs.job(folder.name):
+        with told_plainly("sparse-rnn-train"):
+            return float(train(config, folder)["val_ppl"])
+    with _jobs.job(folder.name), told_plainly("sparse-rnn-train"):
         _refuse_more_devices(config)
         return float(train(config, folder)["val_ppl"])
     return math.nan

@@ -1,0 +1,38 @@
+"""What a user sees of an error that says what to do: its message, without the program's insides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import InstantiationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+__all__ = ["told_plainly"]
+
+_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, MisconfigurationException)
+#: Hydra's own switch.
+_EVERYTHING = "HYDRA_FULL_ERROR"
+
+
+@contextmanager
+def told_plainly(command: str) -> Iterator[None]:
+    """End ``command`` with the message alone of an error that options, data or divergence cause.
+
+    Other errors pass as they are, and with ``HYDRA_FULL_ERROR=1`` all do.
+
+    Raises:
+        SystemExit: there was such an error.
+    """
+    try:
+        yield
+    except (InstantiationException, *_MISTAKES) as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        # An option that is not there comes as a TypeError of what Hydra was to call; others would be ours.
+        told = (*_MISTAKES, TypeError) if cause is not error else _MISTAKES
+        if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
+            raise
+        raise SystemExit(f"{command}: {cause}\n({_EVERYTHING}=1 shows where in the program this came up.)") from error
