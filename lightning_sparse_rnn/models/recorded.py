@@ -14,7 +14,7 @@ __all__ = ["recorded"]
 
 Function = Callable[..., tuple[Tensor, ...]]
 
-# Every recording keeps its inputs, outputs and what is between. Drawn lengths come in some forty values.
+# Drawn lengths come in some forty values.
 _MOST_RECORDINGS = 64
 
 
@@ -29,6 +29,7 @@ def recorded(function: Function) -> Function:
             the GPU and without random numbers. It is called without gradients.
     """
     recordings: dict[Any, Function] = {}
+    memory = _Memory()
     met = set()
 
     @functools.wraps(function)
@@ -43,7 +44,7 @@ def recorded(function: Function) -> Function:
             met.add(key)  # what comes once is not worth a recording
             return function(*args)
         try:
-            recordings[key] = _Recording(function, args, device)
+            recordings[key] = _Recording(function, args, memory, device)
         except RuntimeError as error:  # out of memory, or a library that cannot be recorded
             warnings.warn(
                 f"{function.__module__} could not be recorded as a CUDA graph and runs kernel by kernel, which is "
@@ -70,41 +71,63 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*signature, autocast, torch.get_float32_matmul_precision())
 
 
+class _Memory:
+    """Room for arguments and results, which all recordings of a function share: they run one after the other."""
+
+    def __init__(self) -> None:
+        self._flat: dict[Any, Tensor] = {}
+
+    def like(self, place: str, tensor: Tensor) -> Tensor:
+        """Room for a contiguous tensor of this shape, type and device; the same for every one that goes there."""
+        key = (place, tensor.dtype, tensor.device)
+        flat = self._flat.get(key)
+        if flat is None or flat.numel() < tensor.numel():
+            # Earlier recordings keep the smaller one alive.
+            flat = self._flat[key] = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+        return flat[: tensor.numel()].view(tensor.shape)
+
+
 class _Recording:
     """A call on memory of its own: new arguments are copied there, and results copied from there."""
 
-    def __init__(self, function: Function, args: tuple[Any, ...], device: torch.device) -> None:
+    def __init__(self, function: Function, args: tuple[Any, ...], memory: _Memory, device: torch.device) -> None:
         # Outside inference mode, whose tensors could not be written to in training.
         with torch.inference_mode(False), torch.no_grad():
-            own = [
-                arg.detach().clone(memory_format=torch.contiguous_format) if isinstance(arg, Tensor) else arg
-                for arg in args
-            ]
-            self._inputs = [arg for arg in own if isinstance(arg, Tensor)]
-            self._replay, self._outputs = _record(lambda: function(*own), device)
+            own = [memory.like(f"argument {i}", arg) if isinstance(arg, Tensor) else arg for i, arg in enumerate(args)]
+            self._arguments = [arg for arg in own if isinstance(arg, Tensor)]
+            self._copy_in(args)
+            results = [memory.like(f"result {i}", result) for i, result in enumerate(function(*own))]
+
+            def run() -> None:
+                for room, result in zip(results, function(*own), strict=True):
+                    room.copy_(result)
+
+            self._results = results
+            self._replay = _record(run, device)
 
     @torch.no_grad()
     def __call__(self, *args: Any) -> tuple[Tensor, ...]:
-        for own, new in zip(self._inputs, (arg for arg in args if isinstance(arg, Tensor)), strict=True):
-            own.copy_(new)
+        self._copy_in(args)
         self._replay()
-        return tuple(output.clone() for output in self._outputs)
+        return tuple(result.clone() for result in self._results)
+
+    def _copy_in(self, args: tuple[Any, ...]) -> None:
+        for room, arg in zip(self._arguments, (arg for arg in args if isinstance(arg, Tensor)), strict=True):
+            room.copy_(arg)
 
 
-def _record(
-    function: Callable[[], tuple[Tensor, ...]], device: torch.device
-) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-    """Record `function` and return what runs it again, and the tensors in which it then leaves its results."""
+def _record(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Record what `run` does on a GPU, and return what does it again."""
     with torch.cuda.device(device):
         graph, (stream, pool) = torch.cuda.CUDAGraph(), _shared(device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            function()  # libraries set themselves up at their first call on a stream, which cannot be recorded
+            run()  # libraries set themselves up at their first call on a stream, which cannot be recorded
         torch.cuda.current_stream().wait_stream(stream)
         # Other threads, such as those that watch over other processes, may go on using the GPU.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            outputs = function()
-    return graph.replay, outputs
+            run()
+    return graph.replay
 
 
 @functools.cache
