@@ -42,7 +42,7 @@ RULES = "benchmarks.variant_rules"
 VARIANTS = {
     "base": ("the paper's choices", ()),
     "dense": ("dense, three times the live weights", ("method=dense",)),
-    "elsewhere": ("what was just pruned does not regrow at once", (f"method.growth={RULES}.elsewhere",)),
+    "elsewhere": ("what was just pruned does not regrow at once", ("method.growth=random_elsewhere",)),
     "oldvalue": ("what regrows at once keeps its value", (f"method._target_={RULES}.KeepsOldValues",)),
     "byaverages": ("pruned by averaged weights", (f"method._target_={RULES}.PrunesByAverages",)),
     "gradient": ("regrown by gradient", ("method.growth=gradient",)),

@@ -1,4 +1,4 @@
-"""`benchmarks.variants`: every variant trains with exact counts, and the table says which run is compared with which."""
+"""`benchmarks.variants`: every variant trains with exact counts, and its table compares runs of the same seed."""
 
 import json
 import re

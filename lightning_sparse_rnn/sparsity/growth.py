@@ -11,17 +11,33 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from lightning_sparse_rnn.sparsity.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.positions import Positions
 from lightning_sparse_rnn.sparsity.ranking import largest
 from lightning_sparse_rnn.sparsity.rules import needs
 from lightning_sparse_rnn.sparsity.sampling import choose
 
-__all__ = ["GROWTH", "gradient", "momentum", "random"]
+__all__ = ["GROWTH", "gradient", "momentum", "random", "random_elsewhere"]
 
 
 def random(free: Positions, count: int) -> Tensor:
     """Regrow uniformly at random (the paper's choice): every set of ``count`` positions is equally likely."""
     return choose(len(free), count, free.generator)
+
+
+def random_elsewhere(free: Positions, count: int) -> Tensor:
+    """Regrow uniformly at random where this update has not pruned; only what finds no room there comes back at once.
+
+    With :func:`random` a good part of the pruned, at high rates, begins anew from zero where it was: those are changes
+    that explore nothing. Weights that were pruned while they were zero count as inactive all along.
+    """
+    rested = free.weights == 0
+    room = count_true(rested)
+    chosen = expand(choose(room, min(count, room), free.generator), rested)
+    if count > room:
+        pruned = rested.logical_not_()
+        chosen |= expand(choose(len(free) - room, count - room, free.generator), pruned)
+    return chosen
 
 
 @needs("gradients")
@@ -39,6 +55,7 @@ def momentum(free: Positions, count: int) -> Tensor:
 
 GROWTH: dict[str, Callable[[Positions, int], Tensor]] = {
     "random": random,
+    "random_elsewhere": random_elsewhere,
     "gradient": gradient,
     "momentum": momentum,
 }
