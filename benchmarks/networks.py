@@ -2,13 +2,15 @@
 
     python benchmarks/networks.py                  # all of them
     python benchmarks/networks.py highway mixture  # some of them
+    python benchmarks/networks.py --device cuda    # on a GPU
 
-Prints ratios of processor times taken in turn in one process, so that a busy machine disturbs both sides alike:
+Prints ratios of times taken in turn in one process, so that a busy machine disturbs both sides alike; on a CPU they are
+the processor's, on a GPU from call to end of its work:
 
 - fast / plain: one training step (forward, loss, backward, clip, SGD step) of the package's network over that of the
   same network written one cell at a time for autograd (`tests/models/plain_networks.py`);
 - eval / train: forward and loss of a batch in inference mode over a training step of it;
-- peak memory: of a process that does nothing but training steps.
+- peak memory: of a process that does nothing but training steps; on a GPU, of what torch has allocated there.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ from lightning_sparse_rnn.models import (
     StackedLSTM,
 )
 
+# The first call sets things up; on a GPU the second records the recurrences.
+_WARM_UP = 2
+
 
 @dataclass
 class Case:
@@ -65,11 +70,11 @@ CASES = {
 class Bench:
     """A network with its optimizer, batch and carried state."""
 
-    def __init__(self, case: Case, make: Callable[[int], Network]) -> None:
+    def __init__(self, case: Case, make: Callable[[int], Network], device: str) -> None:
         torch.manual_seed(0)
-        self.network = make(case.vocab_size)
+        self.network = make(case.vocab_size).to(device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1.0)
-        self.tokens, self.targets = torch.randint(case.vocab_size, (2, case.steps, case.columns))
+        self.tokens, self.targets = torch.randint(case.vocab_size, (2, case.steps, case.columns)).to(device)
 
     def train(self) -> None:
         self.network.train()
@@ -85,25 +90,33 @@ class Bench:
         self.network.loss(self.network(self.tokens).hidden, self.targets)
 
 
-def seconds(function: Callable[[], None]) -> float:
-    start = time.process_time()
+def seconds(function: Callable[[], None], device: str) -> float:
+    clock = time.process_time if device == "cpu" else _time_on_gpu
+    start = clock()
     function()
-    return time.process_time() - start
+    return clock() - start
 
 
-def peak_memory(name: str, plain: bool, threads: int) -> float:
-    """Peak resident memory in GB of a fresh process after two training steps."""
+def _time_on_gpu() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_memory(name: str, plain: bool, threads: int, device: str) -> float:
+    """Peak memory in GB, resident or on the GPU, of a fresh process in its training steps."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (name, plain, threads))
+        return pool.apply(_peak_memory, (name, plain, threads, device))
 
 
-def _peak_memory(name: str, plain: bool, threads: int) -> float:
+def _peak_memory(name: str, plain: bool, threads: int, device: str) -> float:
     torch.set_num_threads(threads)
     case = CASES[name]
-    bench = Bench(case, case.plain if plain and case.plain else case.fast)
-    bench.train()
-    bench.train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    bench = Bench(case, case.plain if plain and case.plain else case.fast, device)
+    for _ in range(3):  # on a GPU recurrences are recorded in the second
+        bench.train()
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return torch.cuda.max_memory_allocated() / 1e9
 
 
 def main() -> None:
@@ -111,38 +124,41 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="network", help=f"any of {', '.join(CASES)}")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--skip-memory", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.networks) - set(CASES):
         parser.error(f"Expected networks among {', '.join(CASES)}, got {', '.join(sorted(unknown))}.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("There is no GPU here: leave --device out.")
     torch.set_num_threads(options.threads)
     print(
         f"{'network':<10}{'train s':>9}{'plain s':>9}{'fast/plain':>12}{'eval/train':>12}{'peak GB':>9}{'plain GB':>10}"
     )
     for name in options.networks or CASES:
         case = CASES[name]
-        memory = "" if options.skip_memory else f"{peak_memory(name, False, options.threads):.2f}"
+        memory = "" if options.skip_memory else f"{peak_memory(name, False, options.threads, options.device):.2f}"
         plain_memory = ""
         if case.plain and not options.skip_memory:
-            plain_memory = f"{peak_memory(name, True, options.threads):.2f}"
-        fast = Bench(case, case.fast)
-        plain = Bench(case, case.plain) if case.plain else None
+            plain_memory = f"{peak_memory(name, True, options.threads, options.device):.2f}"
+        fast = Bench(case, case.fast, options.device)
+        plain = Bench(case, case.plain, options.device) if case.plain else None
         sides = [fast.train, fast.evaluate, *([plain.train] if plain else [])]
         times: list[list[float]] = [[] for _ in sides]
-        for repeat in range(options.repeats + 1):
+        for repeat in range(options.repeats + _WARM_UP):
             for side, taken in zip(sides, times, strict=True):
-                duration = seconds(side)
-                if repeat:  # the first warms up
+                duration = seconds(side, options.device)
+                if repeat >= _WARM_UP:
                     taken.append(duration)
                 gc.collect()
         train, evaluate, *others = times
         plain_time = ratio = ""
         if others:
-            plain_time = f"{median(others[0]):.2f}"
+            plain_time = f"{median(others[0]):.3g}"
             ratio = f"{median([a / b for a, b in zip(train, others[0], strict=True)]):.2f}"
         cost = median([a / b for a, b in zip(evaluate, train, strict=True)])
         print(
-            f"{name:<10}{median(train):>9.2f}{plain_time:>9}{ratio:>12}{cost:>12.2f}{memory:>9}{plain_memory:>10}",
+            f"{name:<10}{median(train):>9.3g}{plain_time:>9}{ratio:>12}{cost:>12.2f}{memory:>9}{plain_memory:>10}",
             flush=True,
         )
 
