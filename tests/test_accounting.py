@@ -37,7 +37,7 @@ def test_a_tied_weight_is_a_decoder_once(network: Any) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_mixture_multiplies_with_the_decoder_for_every_expert(tied: bool) -> None:
-    network = AWDLSTMMoS(9, 4, 5, 6, 2, experts=3, tied=tied)
+    network = AWDLSTMMoS(9, 4, 5, last_size=6, num_layers=2, experts=3, tied=tied)
     module = nn.ModuleDict({"network": network})  # below another module, as in a LightningModule
     uses = by_name(module)
     assert uses.pop("network.embedding.weight" if tied else "network.decoder.weight") == 3.0

@@ -28,7 +28,9 @@ def take(count, *args, **options):
 
 class TestDraws:
     @pytest.mark.parametrize(
-        "network", [GRU(9, 4, 4), RecurrentHighwayNetwork(9, 4, 4, 2), AWDLSTMMoS(9, 4, 4, 4)], ids=lambda n: type(n)
+        "network",
+        [GRU(9, 4, 4), RecurrentHighwayNetwork(9, 4, 4, 2), AWDLSTMMoS(9, 4, 4, last_size=4)],
+        ids=lambda n: type(n),
     )
     def test_temperature_zero_takes_the_likeliest_given_all_before(self, network):
         tokens = torch.tensor([1, 5, 2])

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def _scattered_weights() -> Iterator[None]:
 
 
 class AWDNetwork(Network):
-    """Embedding, recurrent layers, decoder, with the dropouts of the AWD-LSTM.
+    """Embedding, recurrent layers, decoder, with the dropouts of the AWD-LSTM, whose sizes and rates are the defaults.
 
     The state is a tuple of each layer's.
 
@@ -77,15 +78,14 @@ class AWDNetwork(Network):
         vocab_size: number of distinct tokens.
         embedding_size: features of a token's embedding.
         hidden_size: features of every layer but the last.
+        make_layer: from input size and output size to a layer, which maps (x, state or None) to (outputs, state).
         last_size: features of the last layer; None: those of the embedding if tied, or else of the other layers.
         num_layers: number of layers.
         tied: share one weight between embedding and decoder; needs what the decoder reads to be of `embedding_size`.
         dropout_embedding: probability of dropping a word of the vocabulary.
         dropout_input: probability of dropping a feature of the first layer's input.
         dropout_between: probability of dropping a feature between layers.
-        dropout_output: probability of dropping a feature of the last layer's output.
-        weight_drop: probability of dropping a weight of a layer's hidden matrix. All masks hold for a sequence.
-        make_layer: from input size and output size to a layer, which maps (x, state or None) to (outputs, state).
+        dropout_output: probability of dropping a feature of the last layer's output. All masks hold for a sequence.
         decoder_size: features that the decoder reads; None: the last layer's.
 
     Raises:
@@ -97,15 +97,15 @@ class AWDNetwork(Network):
         vocab_size: int,
         embedding_size: int,
         hidden_size: int,
-        last_size: int | None,
-        num_layers: int,
-        tied: bool,
-        dropout_embedding: float,
-        dropout_input: float,
-        dropout_between: float,
-        dropout_output: float,
-        weight_drop: float,
         make_layer: Callable[[int, int], nn.Module],
+        *,
+        last_size: int | None = None,
+        num_layers: int = 3,
+        tied: bool = True,
+        dropout_embedding: float = 0.1,
+        dropout_input: float = 0.4,
+        dropout_between: float = 0.25,
+        dropout_output: float = 0.4,
         decoder_size: int | None = None,
     ) -> None:
         if last_size is None:
@@ -116,7 +116,6 @@ class AWDNetwork(Network):
             dropout_input=dropout_input,
             dropout_between=dropout_between,
             dropout_output=dropout_output,
-            weight_drop=weight_drop,
         )
         super().__init__(vocab_size, embedding_size, decoder_size or last_size, tied)
         self.dropout_embedding = dropout_embedding
@@ -137,9 +136,11 @@ class AWDNetwork(Network):
 
 
 class AWDLSTM(AWDNetwork):
-    """LSTM layers with the AWD-LSTM's dropouts; see `AWDNetwork` for the arguments.
+    """LSTM layers with the AWD-LSTM's dropouts. A layer's state is `(h, c)`, each (1, columns, features).
 
-    A layer's state is `(h, c)`, each (1, columns, features).
+    Args:
+        weight_drop: probability of dropping a weight of a layer's hidden matrix, one mask for a sequence.
+        options: the other arguments of `AWDNetwork`.
     """
 
     def __init__(
@@ -147,28 +148,15 @@ class AWDLSTM(AWDNetwork):
         vocab_size: int,
         embedding_size: int = 400,
         hidden_size: int = 1150,
-        last_size: int | None = None,
-        num_layers: int = 3,
-        tied: bool = True,
-        dropout_embedding: float = 0.1,
-        dropout_input: float = 0.4,
-        dropout_between: float = 0.25,
-        dropout_output: float = 0.4,
+        *,
         weight_drop: float = 0.5,
-        decoder_size: int | None = None,
+        **options: Any,
     ) -> None:
+        check_dropouts(weight_drop=weight_drop)
         super().__init__(
             vocab_size,
             embedding_size,
             hidden_size,
-            last_size,
-            num_layers,
-            tied,
-            dropout_embedding,
-            dropout_input,
-            dropout_between,
-            dropout_output,
-            weight_drop,
             lambda fan_in, size: WeightDropLSTM(fan_in, size, weight_drop),
-            decoder_size,
+            **options,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,11 +23,12 @@ class AWDLSTMMoS(AWDLSTM):
 
         p(token) = Σₖ πₖ·softmax(decoder·latentₖ)[token]
 
-    The defaults are the Selfish-RNN paper's: 35 M weights on WikiText-2. See `AWDNetwork` for the other arguments.
+    The defaults are the Selfish-RNN paper's: 35 M weights on WikiText-2.
 
     Args:
         experts: number of softmaxes.
         dropout_latent: probability of dropping a feature of the latents, one mask for a sequence.
+        options: the other arguments of `AWDLSTM` and `AWDNetwork`.
     """
 
     def __init__(
@@ -33,16 +36,13 @@ class AWDLSTMMoS(AWDLSTM):
         vocab_size: int,
         embedding_size: int = 300,
         hidden_size: int = 1150,
+        *,
         last_size: int = 650,
-        num_layers: int = 3,
         experts: int = 15,
-        tied: bool = True,
-        dropout_embedding: float = 0.1,
         dropout_input: float = 0.55,
         dropout_between: float = 0.2,
-        dropout_output: float = 0.4,
         dropout_latent: float = 0.29,
-        weight_drop: float = 0.5,
+        **options: Any,
     ) -> None:
         check_sizes(experts=experts)
         check_dropouts(dropout_latent=dropout_latent)
@@ -50,15 +50,11 @@ class AWDLSTMMoS(AWDLSTM):
             vocab_size,
             embedding_size,
             hidden_size,
-            last_size,
-            num_layers,
-            tied,
-            dropout_embedding,
-            dropout_input,
-            dropout_between,
-            dropout_output,
-            weight_drop,
+            last_size=last_size,
+            dropout_input=dropout_input,
+            dropout_between=dropout_between,
             decoder_size=embedding_size,
+            **options,
         )
         self.experts = experts
         self.dropout_latent = dropout_latent

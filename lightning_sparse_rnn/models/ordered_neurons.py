@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.awd_lstm import AWDNetwork
-from lightning_sparse_rnn.models.checks import check_sizes
+from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.ordered_recurrence import ordered_recurrence
 
 __all__ = ["OrderedNeuronsLSTM", "OrderedNeuronsLayer"]
@@ -71,13 +72,14 @@ class OrderedNeuronsLayer(nn.Module):
 
 
 class OrderedNeuronsLSTM(AWDNetwork):
-    """Ordered-neurons layers with the AWD-LSTM's dropouts; see `AWDNetwork` for the other arguments.
+    """Ordered-neurons layers with the AWD-LSTM's dropouts. A layer's state is `(h, c)`, each (columns, features).
 
-    The defaults are the Selfish-RNN paper's: 25 M weights on the Penn Treebank. A layer's state is `(h, c)`, each
-    (columns, features).
+    The defaults are the Selfish-RNN paper's: 25 M weights on the Penn Treebank.
 
     Args:
         chunk_size: number of neurons that share a value of the master gates; divides every layer's size.
+        weight_drop: probability of dropping a weight of a layer's hidden matrix, one mask for a sequence.
+        options: the other arguments of `AWDNetwork`.
     """
 
     def __init__(
@@ -85,27 +87,22 @@ class OrderedNeuronsLSTM(AWDNetwork):
         vocab_size: int,
         embedding_size: int = 400,
         hidden_size: int = 1150,
-        last_size: int | None = None,
-        num_layers: int = 3,
+        *,
         chunk_size: int = 10,
-        tied: bool = True,
-        dropout_embedding: float = 0.1,
         dropout_input: float = 0.5,
         dropout_between: float = 0.3,
         dropout_output: float = 0.45,
         weight_drop: float = 0.45,
+        **options: Any,
     ) -> None:
+        check_dropouts(weight_drop=weight_drop)
         super().__init__(
             vocab_size,
             embedding_size,
             hidden_size,
-            last_size,
-            num_layers,
-            tied,
-            dropout_embedding,
-            dropout_input,
-            dropout_between,
-            dropout_output,
-            weight_drop,
             lambda fan_in, size: OrderedNeuronsLayer(fan_in, size, chunk_size, weight_drop),
+            dropout_input=dropout_input,
+            dropout_between=dropout_between,
+            dropout_output=dropout_output,
+            **options,
         )

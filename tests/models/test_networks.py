@@ -28,7 +28,7 @@ NETWORKS = {
     "uncoupled": lambda: RecurrentHighwayNetwork(VOCAB, 4, 5, depth=2, coupled=False, tied=False),
     "ordered": lambda: OrderedNeuronsLSTM(VOCAB, 4, 6, chunk_size=2),
     "awd": lambda: AWDLSTM(VOCAB, 4, 6),
-    "mixture": lambda: AWDLSTMMoS(VOCAB, 4, 6, 5, experts=3),
+    "mixture": lambda: AWDLSTMMoS(VOCAB, 4, 6, last_size=5, experts=3),
 }
 
 
@@ -156,3 +156,40 @@ def test_trains_as_its_reference(fast, plain):
                     weight -= 2.0 * weight.grad
         for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain", "options"),
+    [
+        (RecurrentHighwayNetwork, PlainHighwayNetwork, {"hidden_size": 4, "depth": 3, "dropout_hidden": 0.25}),
+        (OrderedNeuronsLSTM, PlainOrderedNeuronsLSTM, {"hidden_size": 6, "chunk_size": 2}),
+        (AWDLSTMMoS, PlainMoS, {"hidden_size": 6, "last_size": 5, "experts": 3}),
+    ],
+)
+def test_bfloat16_under_autocast(kind, plain, options):
+    exact, mixed = (make(VOCAB, embedding_size=4, **options) for make in (plain, kind))
+    mixed.load_state_dict(exact.state_dict())
+    tokens, targets = torch.randint(VOCAB, (2, 6, 3))
+    torch.manual_seed(5)
+    loss = exact.loss(exact(tokens).hidden, targets)
+    loss.backward()
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = mixed(tokens)
+        low = mixed.loss(output.hidden, targets)
+        again = mixed.loss(mixed(tokens, output.state).hidden, targets)
+    low.backward()
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(loss.item(), rel=0.01)
+    assert torch.isfinite(again)
+    assert all(weight.grad.dtype == torch.float32 for weight in mixed.parameters())
+    ours, theirs = (torch.cat([w.grad.flatten() for w in network.parameters()]) for network in (mixed, exact))
+    assert (ours - theirs).norm() <= 0.02 * theirs.norm()
+
+
+@pytest.mark.parametrize("name", ["highway", "ordered"])
+def test_recurrences_of_our_own_carry_their_state_in_float32(name):
+    with torch.autocast("cpu", torch.bfloat16):
+        state = NETWORKS[name]()(torch.randint(VOCAB, (6, 3))).state
+    cells = [state] if name == "highway" else [cell for _, cell in state]
+    assert {cell.dtype for cell in cells} == {torch.float32}
