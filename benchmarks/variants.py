@@ -39,15 +39,20 @@ SETTING = (
     "prune_rate=0.8",
 )
 RULES = "benchmarks.variant_rules"
+ELSEWHERE = "method.growth=random_elsewhere"
 VARIANTS = {
     "base": ("the paper's choices", ()),
-    "dense": ("dense, three times the live weights", ("method=dense",)),
-    "elsewhere": ("what was just pruned does not regrow at once", ("method.growth=random_elsewhere",)),
+    "dense": ("dense: three times the weights", ("method=dense",)),
+    "small_dense": ("a dense network of as few weights", ("method=small_dense",)),
+    "static": ("the topology never changes", ("method=static",)),
+    "elsewhere": ("what was just pruned does not regrow at once", (ELSEWHERE,)),
     "oldvalue": ("what regrows at once keeps its value", (f"method._target_={RULES}.KeepsOldValues",)),
     "byaverages": ("pruned by averaged weights", (f"method._target_={RULES}.PrunesByAverages",)),
     "gradient": ("regrown by gradient", ("method.growth=gradient",)),
     "model": ("redistribution over the whole model", ("method.redistribution=model",)),
     "rate05": ("initial rate 0.5 instead of 0.8", ("prune_rate=0.5",)),
+    "rate03": ("initial rate 0.3", ("prune_rate=0.3",)),
+    "rate05else": ("initial rate 0.5, and what was just pruned does not regrow at once", ("prune_rate=0.5", ELSEWHERE)),
     "lstmfirst": ("recurrent matrices denser than embedding and decoder", (f"method.allocation={RULES}.lstm_first",)),
     "rarerows": ("rows of frequent words begin and regrow denser", (f"method._target_={RULES}.FavoursFrequentWords",)),
     "liveclip": ("clipping over live gradients", (f"method._target_={RULES}.ClipsLiveGradients",)),
@@ -57,6 +62,8 @@ VARIANTS = {
     ),
     "twoepochs": ("an update every second epoch", ("method.update_every_n_epochs=2",)),
     "dropout04": ("dropout 0.4 instead of 0.5", ("model.network.dropout=0.4",)),
+    "rate05dropout04": ("initial rate 0.5 and dropout 0.4", ("prune_rate=0.5", "model.network.dropout=0.4")),
+    "rate05dropout03": ("initial rate 0.5 and dropout 0.3", ("prune_rate=0.5", "model.network.dropout=0.3")),
 }
 
 
