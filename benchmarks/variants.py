@@ -43,6 +43,7 @@ ELSEWHERE = "method.growth=random_elsewhere"
 VARIANTS = {
     "base": ("the paper's choices", ()),
     "dense": ("dense: three times the weights", ("method=dense",)),
+    "dense_dropout03": ("the same with dropout 0.3", ("method=dense", "model.network.dropout=0.3")),
     "small_dense": ("a dense network of as few weights", ("method=small_dense",)),
     "static": ("the topology never changes", ("method=static",)),
     "elsewhere": ("what was just pruned does not regrow at once", (ELSEWHERE,)),
