@@ -56,9 +56,11 @@ def test_the_table_compares_runs_of_the_same_seed(variants, tmp_path: Path) -> N
     for run, perplexity in {"base.1": 70.0, "base.2": 66.0, "gradient.2": 65.0, "gradient.3": 60.0}.items():
         (tmp_path / run).mkdir()
         (tmp_path / run / "results.json").write_text(json.dumps({"val_ppl": perplexity}))
+        last = 199.0 if run != "gradient.3" else 201.0
+        (tmp_path / run / "metrics.csv").write_text(f"epoch,train_ppl\n0,300.0\n1,{last}\n2,{last}\n")
     assert variants.table(tmp_path).splitlines()[2:] == [
-        "| the paper's choices | 68.00 |  | 2 |",
-        "| regrown by gradient | 62.50 | -1.00 | 2 |",
+        "| the paper's choices | 68.00 |  | 1, 1 | 2 |",
+        "| regrown by gradient | 62.50 | -1.00 | 1, none | 2 |",
     ]
 
 
