@@ -158,7 +158,7 @@ def main() -> None:
             ratio = f"{median([a / b for a, b in zip(train, others[0], strict=True)]):.2f}"
         cost = median([a / b for a, b in zip(evaluate, train, strict=True)])
         print(
-            f"{name:<10}{median(train):>9.3g}{plain_time:>9}{ratio:>12}{cost:>12.2f}{memory:>9}{plain_memory:>10}",
+            f"{name:<10}{median(train):>9.3g}{plain_time:>9}{ratio:>12}{cost:>12.3f}{memory:>9}{plain_memory:>10}",
             flush=True,
         )
 

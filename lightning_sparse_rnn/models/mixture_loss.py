@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 __all__ = ["mixture_loss"]
 
-# Logits held at a time: 32 MiB in float32 on a CPU, which its cache may hold, and 256 MiB elsewhere.
+# Logits held at a time in training: 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
 _LOGITS_AT_A_TIME = 2**23
 _LOGITS_AT_A_TIME_ON_DEVICES = 2**26
+# In evaluation, where no row has to be held whole, on a CPU as many as its cache holds: (rows, words).
+_BLOCK = 2048, 1024
+_BLOCK_ON_DEVICES = 2**14, 2**12
 
 
 @torch.compiler.disable
@@ -21,7 +25,7 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
 
     Only one number of each softmax enters the loss, the target's probability p, and the gradient of expert k's logits
     is r·(softmax − onehot) with r = πₖ·pₖ / Σⱼ πⱼ·pⱼ. A few rows at a time, the logits are computed, used for both, and
-    forgotten: few are ever held, and none is computed twice.
+    forgotten: few are ever held, and none is computed twice. Without gradients they are summed up block by block.
 
     Args:
         latent: (rows, experts, features).
@@ -36,14 +40,36 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
     device = latent.device.type
     if torch.is_autocast_enabled(device) and latent.dtype != torch.float64:
         latent, weight = (part.to(torch.get_autocast_dtype(device)) for part in (latent, weight))
-    return _MixtureLoss.apply(latent, log_prior, weight, bias, targets, torch.is_grad_enabled())
+    if torch.is_grad_enabled():
+        return _MixtureLoss.apply(latent, log_prior, weight, bias, targets)
+    return _evaluate(latent, log_prior, weight, bias, targets)
+
+
+def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    dtype = torch.promote_types(latent.dtype, torch.float32)
+    chosen = torch.linalg.vecdot(latent.to(dtype), weight[targets].to(dtype).unsqueeze(1)) + bias[targets].unsqueeze(1)
+    rows, words = _BLOCK if latent.is_cpu else _BLOCK_ON_DEVICES
+    blocks = list(zip(weight.split(words), bias.split(words), strict=True))
+    totals = []
+    for part in latent.flatten(0, 1).split(rows):
+        total = torch.full((len(part), 1), -torch.inf, dtype=dtype, device=latent.device)
+        for words_weight, words_bias in blocks:
+            largest, odds = _odds_(F.linear(part, words_weight).to(dtype).add_(words_bias))
+            total = torch.logaddexp(total, largest + odds.log())
+        totals.append(total)
+    log_expert = chosen - torch.cat(totals).view_as(chosen)
+    return -torch.logsumexp(log_prior + log_expert, -1).mean()
+
+
+def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits (rows, words) in place into exp(logit − largest); return the largest and the sums, (rows, 1)."""
+    largest = logits.amax(1, keepdim=True)
+    return largest, logits.sub_(largest).exp_().sum(1, keepdim=True)
 
 
 class _MixtureLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, keep: bool
-    ) -> Tensor:
+    def forward(ctx: Any, latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         rows, experts, features = latent.shape
         dtype = torch.promote_types(latent.dtype, torch.float32)
         total = torch.zeros((), dtype=dtype, device=latent.device)
@@ -63,30 +89,25 @@ class _MixtureLoss(torch.autograd.Function):
             else:
                 torch.add(bias, torch.mm(flat, weight.t()), out=logits)
             chosen = logits.gather(1, target)
-            largest = logits.amax(1, keepdim=True)
-            odds = logits.sub_(largest).exp_()
-            total_odds = odds.sum(1, keepdim=True)
+            largest, total_odds = _odds_(logits)
             log_expert = (chosen - largest - total_odds.log()).view(-1, experts)
             joint = log_prior[part] + log_expert
             log_likelihood = joint.logsumexp(-1, keepdim=True)
             total -= log_likelihood.sum()
-            if not keep:
-                continue
             responsibility = (joint - log_likelihood).exp().div_(rows)
             dprior[part] = -responsibility
             share = responsibility.view(-1, 1)
-            dlogits = odds.mul_(share / total_odds).scatter_add_(1, target, -share).to(flat.dtype)
+            dlogits = logits.mul_(share / total_odds).scatter_add_(1, target, -share).to(flat.dtype)
             dlatent[part] = (dlogits @ weight).view(-1, experts, features)
             if dlogits.dtype == dtype:
                 dweight.addmm_(dlogits.t(), flat)
             else:
                 dweight += dlogits.t() @ flat
             dbias += dlogits.sum(0)
-        if keep:
-            ctx.save_for_backward(dlatent, dprior, dweight.to(weight.dtype), dbias.to(bias.dtype))
+        ctx.save_for_backward(dlatent, dprior, dweight.to(weight.dtype), dbias.to(bias.dtype))
         return total / rows
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*((part * grad).to(part.dtype) for part in ctx.saved_tensors), None, None)
+        return (*((part * grad).to(part.dtype) for part in ctx.saved_tensors), None)

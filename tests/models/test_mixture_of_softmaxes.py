@@ -55,6 +55,17 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda *inputs: mixture_loss(*inputs, targets), inputs)
 
 
+@pytest.mark.parametrize("block", [(1, 1), (4, 3), (1_000, 1_000)])
+def test_evaluation_equals_all_probabilities(monkeypatch, block):
+    monkeypatch.setattr(module, "_BLOCK", block)
+    network = make().double().eval()
+    tokens, targets = torch.randint(VOCAB, (2, 5, 3))
+    with torch.no_grad():
+        hidden = network(tokens).hidden
+        expected = -network.log_probs(hidden).gather(-1, targets[..., None]).mean()
+        torch.testing.assert_close(network.loss(hidden, targets), expected)
+
+
 def test_log_probs_sum_to_one_and_agree_with_the_loss():
     network = make().double().eval()
     plain = make(PlainMoS).double().eval()
@@ -74,8 +85,11 @@ def test_logits_far_apart_do_not_overflow():
     latent = torch.full((2, 2, 1), 1.0)
     weight = torch.tensor([[1000.0], [-1000.0]])
     log_prior = torch.tensor([0.25, 0.75]).log().expand(2, 2)
-    loss = mixture_loss(latent, log_prior, weight, torch.zeros(2), torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx(1000.0)
+    for training in (True, False):
+        weight.requires_grad_(training)
+        with torch.set_grad_enabled(training):
+            loss = mixture_loss(latent, log_prior, weight, torch.zeros(2), torch.tensor([0, 1]))
+        assert loss.item() == pytest.approx(1000.0)
 
 
 def test_latent_mask_holds_for_the_sequence():
