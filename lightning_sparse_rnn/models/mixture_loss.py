@@ -46,19 +46,26 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
 
 
 def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    experts = latent.size(1)
     dtype = torch.promote_types(latent.dtype, torch.float32)
-    chosen = torch.linalg.vecdot(latent.to(dtype), weight[targets].to(dtype).unsqueeze(1)) + bias[targets].unsqueeze(1)
     rows, words = _BLOCK if latent.is_cpu else _BLOCK_ON_DEVICES
-    blocks = list(zip(weight.split(words), bias.split(words), strict=True))
-    totals = []
-    for part in latent.flatten(0, 1).split(rows):
-        total = torch.full((len(part), 1), -torch.inf, dtype=dtype, device=latent.device)
-        for words_weight, words_bias in blocks:
-            largest, odds = _odds_(F.linear(part, words_weight).to(dtype).add_(words_bias))
+    log_expert = []
+    for flat, target in zip(
+        latent.flatten(0, 1).split(rows), targets.repeat_interleave(experts).unsqueeze(1).split(rows), strict=True
+    ):
+        total = torch.full(target.shape, -torch.inf, dtype=dtype, device=latent.device)
+        chosen = torch.empty_like(total)
+        for start in range(0, len(weight), words):
+            block = slice(start, start + words)
+            logits = F.linear(flat, weight[block]).to(dtype).add_(bias[block])
+            # Not computed apart, which would round it differently from what it is a part of.
+            place = target - start
+            here = (place >= 0) & (place < logits.size(1))
+            chosen = torch.where(here, logits.gather(1, place.clamp(0, logits.size(1) - 1)), chosen)
+            largest, odds = _odds_(logits)
             total = torch.logaddexp(total, largest + odds.log())
-        totals.append(total)
-    log_expert = chosen - torch.cat(totals).view_as(chosen)
-    return -torch.logsumexp(log_prior + log_expert, -1).mean()
+        log_expert.append(chosen - total)
+    return -torch.logsumexp(log_prior + torch.cat(log_expert).view(-1, experts), -1).mean()
 
 
 def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:

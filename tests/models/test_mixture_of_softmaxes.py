@@ -66,6 +66,16 @@ def test_evaluation_equals_all_probabilities(monkeypatch, block):
         torch.testing.assert_close(network.loss(hidden, targets), expected)
 
 
+def test_rounded_products_give_no_probability_above_one():
+    latent, log_prior = torch.randn(200, 3, 8), torch.log_softmax(torch.randn(200, 3), -1)
+    weight, bias = 9 * torch.randn(VOCAB, 8), torch.zeros(VOCAB)
+    likeliest = (latent @ weight.t()).sum(1).argmax(-1)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        rows = zip(latent.split(1), log_prior.split(1), likeliest.split(1), strict=True)
+        losses = torch.stack([mixture_loss(one, prior, weight, bias, target) for one, prior, target in rows])
+    assert losses.min() >= -1e-6
+
+
 def test_log_probs_sum_to_one_and_agree_with_the_loss():
     network = make().double().eval()
     plain = make(PlainMoS).double().eval()
