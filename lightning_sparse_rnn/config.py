@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-__all__ = ["CONFIG_DIR", "chosen", "differences", "flat", "run_name"]
+from lightning_sparse_rnn.flat_config import flat
+
+__all__ = ["CONFIG_DIR", "chosen", "flat", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -31,24 +32,6 @@ def run_name(overrides: Iterable[str]) -> str:
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
     return name
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the values in which two configs differ, one line each: ``key: old value, now new value``."""
-    before, after = dict(flat(old)), dict(flat(new))
-    return [
-        f"{key}: {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key, "absent") != after.get(key, "absent")
-    ]
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def chosen() -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCallback
-from lightning_sparse_rnn.config import CONFIG_DIR, differences, run_name
+from lightning_sparse_rnn.config import CONFIG_DIR, run_name
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 
@@ -121,13 +121,6 @@ def test_run_names_are_one_folder_however_odd_or_long_the_overrides() -> None:
     longer = [f"data.root=/{'x' * 301}"]
     assert len(run_name(long)) < 150
     assert run_name(long) != run_name(longer)
-
-
-def test_differences_name_every_changed_value() -> None:
-    old = {"seed": 1, "data": {"bptt": 35, "root": None}, "gone": 2}
-    new = {"seed": 1, "data": {"bptt": 70, "root": None}, "come": [3]}
-    assert differences(old, new) == ["come: absent, now [3]", "data.bptt: 35, now 70", "gone: 2, now absent"]
-    assert differences(old, old) == []
 
 
 def test_configs_are_where_the_package_looks() -> None:
