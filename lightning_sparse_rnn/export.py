@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lightning_sparse_rnn.checkpoints import load_checkpoint
+from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.sparse_files import save_sparse
 
 __all__ = ["export", "main"]
@@ -24,10 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     output = given.output or given.run / "weights.sparse.pt"
-    try:
+    with told_plainly("sparse-rnn-export"):
         dense, sparse = export(given.checkpoint or given.run / "best.ckpt", output)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"sparse-rnn-export: {error}") from None
     print(
         f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
     )

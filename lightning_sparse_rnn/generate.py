@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_sparse_rnn.checkpoints import load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.models import LanguageModel, Network
 
 __all__ = ["generate", "main"]
@@ -32,15 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
     parser.add_argument("--root", help="folder of the training text, if it is not where it was in training")
     given = parser.parse_args(arguments)
-    try:
+    with told_plainly("sparse-rnn-generate"):
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
         path = given.checkpoint / "best.ckpt" if given.checkpoint.is_dir() else given.checkpoint
         network, vocabulary = _load(path, given.root)
         prompt = _encode(given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"sparse-rnn-generate: {error}") from None
     ids = itertools.chain(prompt.tolist(), itertools.islice(chosen, given.tokens))
     try:
         for piece in _spaced(vocabulary.tokens[index] for index in ids):

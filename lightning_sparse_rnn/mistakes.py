@@ -1,4 +1,4 @@
-"""What a user sees of an error that says what to do: its message, without the program's insides."""
+"""Shows a user's error as one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 __all__ = ["told_plainly"]
 
-_MISTAKES = (ValueError, FileNotFoundError, FloatingPointError, MisconfigurationException)
+_MISTAKES = (ValueError, OSError, FloatingPointError, MisconfigurationException)
 #: Hydra's own switch.
 _EVERYTHING = "HYDRA_FULL_ERROR"
 
 
 @contextmanager
 def told_plainly(command: str) -> Iterator[None]:
-    """End ``command`` with the message alone of an error that options, data or divergence cause.
+    """End ``command`` with the message alone of an error that options, files, the network or divergence cause.
 
     Other errors pass as they are, and with ``HYDRA_FULL_ERROR=1`` all do.
 

@@ -1,4 +1,4 @@
-"""What the commands keep from the terminal: messages that no one who runs them can do anything about."""
+"""Hides messages of the frameworks that a user of the commands cannot act on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MESSAGES = (
 
 
 def quiet() -> None:
-    """Drop them, for the rest of the process."""
+    """Hide them for the rest of the process."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_of_interest)

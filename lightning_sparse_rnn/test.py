@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.checkpoints import check_fits, load_checkpoint
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
+from lightning_sparse_rnn.mistakes import told_plainly
+from lightning_sparse_rnn.models.sizes import model_config
 from lightning_sparse_rnn.quiet import quiet
 
 __all__ = ["main", "test"]
@@ -25,11 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
     parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
     given = parser.parse_args(arguments)
-    try:
+    quiet()
+    with told_plainly("sparse-rnn-test"):
         config = _config(given.run, given.overrides)
         metrics = test(config, given.checkpoint or given.run / "best.ckpt")
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"sparse-rnn-test: {error}") from None
     print(json.dumps(metrics, indent=2))
 
 
@@ -40,22 +41,24 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or of another model; the message says what differs.
     """
-    quiet()
     set_matmul_precision(config.matmul_precision)
-    data = instantiate(config.data)
-    data.prepare_data()
-    model = instantiate(config.model, vocab_size=data.vocab_size)
-    saved = load_checkpoint(checkpoint)
-    check_fits(saved, model)
-    model.load_state_dict(saved["state_dict"])
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
+    # The run's own Trainer, since precision and limits have a say in the result.
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
         devices=1,
+        strategy="auto",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    data = instantiate(config.data)
+    data.prepare_data()
+    model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
+    saved = load_checkpoint(checkpoint)
+    check_fits(saved, model)
+    trainer.precision_plugin.convert_module(model)  # before weights of float64 would be rounded
+    model.load_state_dict(saved["state_dict"])
     (metrics,) = trainer.test(model, datamodule=data, verbose=False)
     return dict(metrics)
 

@@ -33,7 +33,7 @@ from lightning_sparse_rnn.files import write_json, write_text
 from lightning_sparse_rnn.flat_config import differences
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.mistakes import told_plainly
-from lightning_sparse_rnn.models.sizes import shrink
+from lightning_sparse_rnn.models.sizes import model_config
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
@@ -98,6 +98,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         _say(_summary(results))
         return results
 
+    versions = _versions()
     set_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to make comes first, so that a mistake in it shows before text is read.
@@ -110,7 +111,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
-    model = instantiate(_model_config(config, data.vocab_size), vocab_size=data.vocab_size)
+    model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
     record = RunRecord(folder, sparsity, averaging)
     best = BestCheckpoint(folder, sparsity)
     # A checkpoint of every epoch's end to resume from, whatever became of the loss.
@@ -139,7 +140,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         )
     trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
 
-    results = _results(config, data, model, trainer, record, best, sparsity, averaging)
+    results = {**_results(config, data, model, trainer, record, best, sparsity, averaging), "versions": versions}
     if trainer.is_global_zero:
         picture = draw_run(record.rows, record.topology_rows())
         picture.savefig(folder / "run.png", dpi=150)
@@ -147,13 +148,6 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results
-
-
-def _model_config(config: DictConfig, vocab_size: int) -> Any:
-    if "weights_of_sparsity" not in config.method:
-        return config.model
-    network: Any = OmegaConf.to_container(config.model.network, resolve=True)
-    return OmegaConf.merge(config.model, {"network": shrink(network, vocab_size, config.method.weights_of_sparsity)})
 
 
 def _refuse_more_devices(config: DictConfig) -> None:
@@ -205,12 +199,12 @@ def _results(
         "averaging_began_epoch": None if averaging is None else averaging.began_epoch,
         "seconds": round(record.seconds, 1),
         "seed": config.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: version(name) for name in ("pytorch-lightning", "lightning-sparse-rnn")},
-        },
     }
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("pytorch-lightning", "lightning-sparse-rnn")}
+    return {"python": platform.python_version(), "torch": torch.__version__, **packages}
 
 
 def _account(model: pl.LightningModule, sparsity: SelfishSparseCallback, trainer: pl.Trainer) -> dict[str, float]:
@@ -228,7 +222,7 @@ def _summary(results: dict[str, Any]) -> str:
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f} "
         f"(an add-one unigram model: {results['unigram_ppl']:.2f})\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
-        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began after epoch {began}")
+        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began in epoch {began}")
     )
 
 

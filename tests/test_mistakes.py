@@ -37,6 +37,11 @@ def test_a_mistake_is_told_by_its_message_alone(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_failed_download_is_told_by_its_message_alone() -> None:
+    with pytest.raises(SystemExit, match=r"command: Could not download"), told_plainly("command"):
+        raise ConnectionError("Could not download")
+
+
 def test_everything_is_shown_on_demand_and_other_errors_always(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="ours"), told_plainly("command"):
         raise TypeError("ours")

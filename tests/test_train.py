@@ -178,10 +178,13 @@ def test_a_folder_of_another_config_is_refused(text: Path, tmp_path: Path) -> No
         train(small_config(text, tmp_path, "trainer.max_epochs=1", "method.sparsity=0.5"), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "overrides", [[], ["method=small_dense"], ["+trainer.limit_test_batches=2"], ["trainer.precision=64-true"]]
+)
 def test_the_test_command_finds_the_runs_test_perplexity(
-    config: DictConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = train(config, tmp_path / "run")
+    results = train(small_config(text, tmp_path, *overrides), tmp_path / "run")
     capsys.readouterr()
     run_test([str(tmp_path / "run")])
     assert json.loads(capsys.readouterr().out)["test_ppl"] == results["test_ppl"]
