@@ -23,7 +23,7 @@ from lightning_sparse_rnn.report.drawing import (
     wide,
 )
 from lightning_sparse_rnn.report.groups import Group
-from lightning_sparse_rnn.report.runs import Row, column
+from lightning_sparse_rnn.report.runs import Row, column, is_number
 
 __all__ = ["by_sparsity", "curves", "final_perplexities", "over_sparsity"]
 
@@ -145,11 +145,9 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
         )
     ends = {method: points[-1] for method, points in found.items()}
     right = max(x for points in found.values() for x, _ in points)
-    for group in groups:
-        dense = group.mean("sparsity") == 0 and "method.weights_of_sparsity" not in group.runs[0].settings
-        if dense and group.name not in found and math.isfinite(group.mean("test_ppl")):
-            axes.axhline(group.mean("test_ppl"), color="0.4", linewidth=0.9, linestyle=(0, (8, 4)))
-            ends[group.name] = (right, group.mean("test_ppl"))
+    for method, value in _only_dense(groups).items():
+        axes.axhline(value, color="0.4", linewidth=0.9, linestyle=(0, (8, 4)))
+        ends[method] = (right, value)
     axes.set_xlabel("sparsity: share of weights that are zero", fontsize=8.5)
     axes.set_ylabel("test perplexity (log scale)", fontsize=8.5)
     axes.tick_params(labelsize=8)
@@ -163,20 +161,40 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
 
 
 def by_sparsity(groups: Sequence[Group]) -> dict[str, Points]:
-    """Return (sparsity, mean test perplexity) of each method that was run at several sparsities.
+    """Return the points (sparsity, mean test perplexity) of each method that was run at several sparsities.
 
-    The sparsity is the one asked for, so that dense networks stand where sparse ones have as many weights. Of several
-    settings of one method at one sparsity the best counts.
+    Where a method was run with several settings at one sparsity, the best of them counts.
     """
-    found: dict[str, dict[float, float]] = {}
+    return {method: points for method, points in _by_method(groups).items() if len(points) > 1}
+
+
+def _only_dense(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the mean test perplexity of each method that was run at sparsity 0 and at no other."""
+    found = _by_method(groups).items()
+    return {method: points[0][1] for method, points in found if len(points) == 1 and points[0][0] == 0}
+
+
+def _by_method(groups: Sequence[Group]) -> dict[str, Points]:
+    """Return each method's best mean test perplexity at each of its sparsities, in ascending order of sparsity."""
+    best: dict[str, dict[float, float]] = {}
     for group in groups:
-        settings = group.runs[0].settings
-        sparsity, value = settings.get("sparsity", group.mean("sparsity")), group.mean("test_ppl")
-        if not isinstance(sparsity, (int, float)) or not math.isfinite(value):
-            continue
-        points = found.setdefault(str(settings.get("chosen.method") or group.name), {})
-        points[float(sparsity)] = min(value, points.get(float(sparsity), math.inf))
-    return {method: sorted(points.items()) for method, points in found.items() if len(points) > 1}
+        sparsity, value = _sparsity(group), group.mean("test_ppl")
+        if math.isfinite(sparsity) and math.isfinite(value):
+            points = best.setdefault(str(group.runs[0].settings.get("chosen.method") or group.name), {})
+            points[sparsity] = min(value, points.get(sparsity, math.inf))
+    return {method: sorted(points.items()) for method, points in best.items()}
+
+
+def _sparsity(group: Group) -> float:
+    """Return the sparsity that a group's method was given, or that its runs ended with where none is written down.
+
+    A small dense network counts as being of the sparsity at which a sparse one has as many weights.
+    """
+    settings = group.runs[0].settings
+    for name in ("method.weights_of_sparsity", "method.sparsity"):
+        if is_number(settings.get(name)):
+            return float(settings[name])
+    return group.mean("sparsity")
 
 
 def _thinned(points: Points) -> Points:

@@ -15,7 +15,7 @@ import yaml
 
 from lightning_sparse_rnn.config import flat
 
-__all__ = ["Row", "Run", "column", "find_runs", "per_tensor", "read_run", "short"]
+__all__ = ["Row", "Run", "column", "find_runs", "is_number", "per_tensor", "read_run", "short"]
 
 _CONFIG = "config.yaml"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, and not everywhere
@@ -105,7 +105,7 @@ def read_run(folder: Path) -> Run:
     if results.exists():
         try:
             found = json.loads(results.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or not all(_is_number(found.get(name)) for name in ("test_ppl", "val_ppl")):
+            if not isinstance(found, dict) or not all(is_number(found.get(name)) for name in ("test_ppl", "val_ppl")):
                 raise ValueError("it has no test_ppl and val_ppl")
             run.results = found
             if not math.isfinite(found["test_ppl"]):
@@ -128,7 +128,7 @@ def _read_table(path: Path, numbers: Sequence[str], names: Sequence[str], proble
         for given in reader:
             row = {name: _value(value) for name, value in given.items() if isinstance(value, str)}
             whole = None not in given and len(row) == len(given) and reader.line_num <= lines
-            if not whole or not all(_is_number(row[name]) for name in numbers):
+            if not whole or not all(is_number(row[name]) for name in numbers):
                 problems.append(f"{path.name} is cut short in line {reader.line_num}: the rows before it count")
                 break
             rows.append(row)
@@ -140,7 +140,8 @@ def _read_table(path: Path, numbers: Sequence[str], names: Sequence[str], proble
     return []
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; ``True`` and ``False`` are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -158,7 +159,7 @@ def _first_line(error: BaseException) -> str:
 
 def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
     """Return the points (epochs trained, value) of the rows that have a number under ``name``."""
-    return [(row["epoch"] + 1, row[name]) for row in rows if _is_number(row.get(name))]
+    return [(row["epoch"] + 1, row[name]) for row in rows if is_number(row.get(name))]
 
 
 def per_tensor(rows: Iterable[Row], name: str) -> dict[str, list[tuple[int, float]]]:

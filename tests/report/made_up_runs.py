@@ -20,16 +20,22 @@ def make_run(
 ) -> Path:
     """Make a run of three epochs with a matrix of two gates; unfinished if it has no ``test_ppl``.
 
-    Settings by their names in the config, with ``__`` for a dot. Dense methods have no topology.
+    Settings are given by their names in the config, with ``__`` for a dot. As in the real configs, sparse methods and
+    ``small_dense`` take their sparsity from the top level if they are given none. Dense methods have no topology.
     """
     sparse = "dense" not in method
+    sparsity = settings.get("sparsity", 0.5)
     config: dict[str, Any] = {
         "seed": seed,
-        "sparsity": 0.5,
+        "sparsity": sparsity,
         "chosen": {"method": method},
         "data": {"source": "ptb", "train_lines": None, "root": "somewhere", "seed": seed},
-        "method": {"sparsity": 0.5 if sparse else 0.0, "seed": seed},
+        "method": {"sparsity": sparsity if sparse else 0.0},
     }
+    if sparse:
+        config["method"]["seed"] = seed
+    if method == "small_dense":
+        config["method"]["weights_of_sparsity"] = sparsity
     for name, value in settings.items():
         *groups, key = name.split("__")
         at = config
@@ -51,7 +57,7 @@ def make_run(
             "test_ppl": test_ppl,
             "val_ppl": test_ppl + 1,
             "unigram_ppl": 400.0,
-            "sparsity": 0.5 if sparse else 0.0,
+            "sparsity": config["method"].get("sparsity", 0.5 if sparse else 0.0),
             "live_weights": 24 if sparse else 48,
             "epochs": EPOCHS,
             "seconds": 9.0,
