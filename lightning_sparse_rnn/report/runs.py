@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lightning_sparse_rnn.config import flat
+from lightning_sparse_rnn.flat_config import flat
 
 __all__ = ["Row", "Run", "column", "find_runs", "is_number", "per_tensor", "read_run", "short"]
 
