@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
+
+from lightning_sparse_rnn.files import replacing
 
 __all__ = ["WholeFileCheckpointIO", "check_fits", "find_last_good", "load_checkpoint"]
 
@@ -33,15 +34,9 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        # A name that stays the same: what a killed process leaves is written over, and does not fill the disk.
+        with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
+            torch.save(checkpoint, file)
 
 
 def find_last_good(folder: str | Path) -> Path | None:

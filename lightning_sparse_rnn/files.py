@@ -6,26 +6,57 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["write_bytes", "write_csv", "write_json", "write_text"]
+__all__ = ["replacing", "write_bytes", "write_csv", "write_json", "write_text"]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that, whenever the process dies, the file has either its old content or all of the new."""
-    write_bytes(path, text.encode())
+@contextmanager
+def replacing(path: Path, part: Path | None = None, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Yield a file to write, which takes the place of ``path`` when the block ends.
+
+    Whenever the process dies, ``path`` has either its old content or all of the new. A block that raises leaves the
+    old content and nothing else.
+
+    Args:
+        path: the file to replace, in a folder that exists.
+        part: where the new content stands until it is whole, on the same disk. ``None``: beside ``path``, under a name
+            that is used once, so that several processes may write the same file.
+        durable: wait for the disk, so that all this holds of a machine that dies, too.
+
+    Raises:
+        OSError: the content cannot be written; also if torch writes it, which raises a ``RuntimeError`` then.
+    """
+    part = part or path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except RuntimeError as error:
+        # Where a write fails, what torch raises says nothing of the disk.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` so that, whenever the process dies, the file has either its old content or all of the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write ``content``, whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

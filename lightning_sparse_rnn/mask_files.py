@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lightning_sparse_rnn.files import write_bytes
+from lightning_sparse_rnn.files import replacing
 
 __all__ = ["load_masks", "save_masks"]
 
@@ -25,9 +24,8 @@ def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     for name, mask in masks.items():
         arrays[_MASK + name] = np.packbits(mask.detach().bool().cpu().numpy())
         arrays[_SHAPE + name] = np.array(mask.shape)
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    write_bytes(path, content.getvalue())
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_masks(path: Path) -> dict[str, np.ndarray]:

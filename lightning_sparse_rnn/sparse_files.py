@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sparse_rnn.files import write_bytes
+from lightning_sparse_rnn.files import replacing
 from lightning_sparse_rnn.sparsity.compaction import INTEGERS, compact, count_true, expand
 
 __all__ = ["load_sparse", "save_sparse"]
@@ -39,6 +38,7 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
 
     Raises:
         TypeError: a value is no tensor, or one that is not strided, such as a sparse or quantised one.
+        OSError: the file cannot be written.
     """
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, tensor in state_dict.items():
@@ -50,9 +50,8 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
             entries[key]["names"].append(name)
         else:
             entries[(*key, name) if not tensor.numel() else key] = {"names": [name], **_entry(tensor)}
-    content = io.BytesIO()
-    torch.save({"format": _FORMAT, "version": _VERSION, "tensors": list(entries.values())}, content)
-    write_bytes(Path(path), content.getvalue())
+    with replacing(Path(path)) as file:
+        torch.save({"format": _FORMAT, "version": _VERSION, "tensors": list(entries.values())}, file)
 
 
 def load_sparse(path: str | Path) -> dict[str, Tensor]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.texts import Texts
+from lightning_sparse_rnn.files import replacing
 
 __all__ = ["EOS", "UNKNOWN", "Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
 
@@ -152,14 +151,8 @@ def _write(corpus: Corpus, path: Path) -> None:
         # Half the bytes of int64, and no vocabulary passes 2**31.
         **{part: getattr(corpus, part).to(torch.int32) for part in Texts._fields},
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(state, file)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 def _read(path: Path) -> Corpus:
