@@ -16,7 +16,7 @@ from lightning_sparse_rnn.files import write_json
 from lightning_sparse_rnn.mask_files import load_masks
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Run
-from lightning_sparse_rnn.sparsity.distance import topological_distances
+from lightning_sparse_rnn.report.topological_distance import topological_distances
 
 __all__ = ["Distances", "Meter", "measure"]
 

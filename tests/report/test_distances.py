@@ -11,7 +11,7 @@ from lightning_sparse_rnn.report import distances
 from lightning_sparse_rnn.report.distances import Meter, measure
 from lightning_sparse_rnn.report.groups import Group, group_runs
 from lightning_sparse_rnn.report.runs import read_run
-from lightning_sparse_rnn.sparsity.distance import topological_distances
+from lightning_sparse_rnn.report.topological_distance import topological_distances
 
 GATES = {"network.rnn.weight_hh_l0": {"input": 4, "cell": 4}}
 

@@ -1,7 +1,11 @@
-"""How far apart two topologies are, whatever order their neurons are in (Liu et al. 2020).
+"""How far apart two topologies are, where the rows of each recurrent matrix are matched so that they differ least.
 
-"Topological Insights into Sparse Neural Networks", ECML PKDD 2020: neurons of one network are matched with those of
-the other so that they differ least, and what then differs is the distance.
+Within one matrix this is NNSTD (Liu et al., "Topological Insights into Sparse Neural Networks", ECML PKDD 2020). NNSTD
+goes through the layers of a feed-forward network and carries the order it has found for one layer's neurons over to the
+columns of the next layer's matrix. Here each matrix is matched alone and columns stay where they are: rows and columns
+of a hidden-to-hidden matrix are the same neurons, so that matching both is a graph-matching problem, and no neuron
+changes its place within a run. Two networks that differ only in the order of their hidden neurons are therefore not at
+distance 0, except in matrices whose columns are no hidden neurons, such as the input weights of the first layer.
 """
 
 from __future__ import annotations
@@ -22,13 +26,12 @@ def topological_distances(
 ) -> dict[str, float]:
     """Return the distance of each tensor's two masks, in [0, 1], by name.
 
-    Rows of recurrent weights are neurons, which have no order: they are matched. Rows of other tensors belong to words,
-    as those of embeddings and decoders do, and stay where they are. Columns stay where they are everywhere, so a hidden
-    matrix is compared with its inputs as they come.
+    Rows of recurrent layers' weights are matched, for each tensor anew. All other tensors are compared row by row as
+    they are, since the rows of embeddings and decoders belong to words. Columns stay where they are in every tensor.
 
     Args:
         first, second: boolean masks by name, of the same names and shapes.
-        gates: for each recurrent weight, its gates and their numbers of rows, in row order.
+        gates: for each weight of a recurrent layer, its gates and their numbers of rows, in row order.
 
     Raises:
         ValueError: names or shapes differ.
@@ -48,12 +51,13 @@ def topological_distances(
 def matrix_distance(first: np.ndarray, second: np.ndarray, gate_rows: Sequence[int] | None = None) -> float:
     """Return the mean normalised edit distance of the rows of two masks, in [0, 1].
 
-    The distance of two rows is |A △ B| / |A ∪ B| of their live columns A and B, and 0 if both are empty.
+    The distance of two rows is |A △ B| / |A ∪ B|, where A and B are the columns that are live in them; it is 0 if both
+    are empty. Columns are never permuted.
 
     Args:
         first, second: boolean arrays of one shape; dimensions after the first count as columns.
-        gate_rows: if given, neurons are matched, and these are the rows of each gate, in row order. A neuron has a row
-            in each of the gates that have equally many, and is matched with all of them as one.
+        gate_rows: the rows of each gate, in row order. If given, rows are matched so that the mean is least. A neuron
+            has one row in each of the gates that have equally many, and these rows are matched together, as one.
     """
     one, two = (mask.reshape(len(mask), -1) for mask in (first, second))
     if gate_rows is None:
@@ -69,7 +73,7 @@ def matrix_distance(first: np.ndarray, second: np.ndarray, gate_rows: Sequence[i
 
 
 def _edit_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the distance of each row of the one from each of the other, (rows, rows)."""
+    """Return the distance of each row of the first from each row of the second, (rows, rows)."""
     one, two = first.astype(np.float32), second.astype(np.float32)  # exact: no count comes near 2²⁴
     assert math.prod(one.shape[1:]) < 2**24
     common = one @ two.T

@@ -1,4 +1,4 @@
-"""The distance of two topologies, by hand and against all permutations."""
+"""The distance of two topologies, by hand, against all permutations, and what it makes of neurons in another order."""
 
 from itertools import permutations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sparse_rnn.sparsity.distance import matrix_distance, topological_distances
+from lightning_sparse_rnn.report.topological_distance import matrix_distance, topological_distances
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -20,7 +20,7 @@ def edit_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def by_all_permutations(first: np.ndarray, second: np.ndarray, gates: int) -> float:
-    """The least mean distance over all orders of the second's neurons, the same in every gate."""
+    """The least mean distance over all orders of the second's rows, the same in every gate."""
     rows = len(first) // gates
     return min(
         sum(
@@ -53,7 +53,7 @@ def test_values_by_hand() -> None:
     assert matrix_distance(mask("11", "00"), mask("00", "00"), [2]) == pytest.approx(1 / 2)
 
 
-def test_neurons_in_another_order_are_the_same_topology_if_all_their_gates_move_along() -> None:
+def test_rows_in_another_order_are_at_distance_0_if_those_of_all_gates_move_along() -> None:
     random = np.random.default_rng(0)
     first = random.random((3, 8, 20)) < 0.3
     order = random.permutation(8)
@@ -62,13 +62,39 @@ def test_neurons_in_another_order_are_the_same_topology_if_all_their_gates_move_
     assert matrix_distance(first.reshape(24, 20), torn, [8, 8, 8]) > 0.1
 
 
+def test_columns_in_another_order_are_not_at_distance_0() -> None:
+    first = mask("1100", "0011", "1010")
+    # The last two columns change places: the third row has no equal any more, and |A △ B| / |A ∪ B| is 2/3.
+    assert matrix_distance(first, first[:, [0, 1, 3, 2]], [3]) == pytest.approx((0 + 0 + 2 / 3) / 3)
+
+
+def test_the_same_network_with_its_neurons_in_another_order() -> None:
+    random = np.random.default_rng(0)
+    rows, order = 6, random.permutation(6)
+    shapes = {"embedding": (9, 6), "ih_l0": (12, 6), "hh_l0": (12, 6), "ih_l1": (12, 6), "decoder": (9, 6)}
+    first = {name: random.random(shape) < 0.4 for name, shape in shapes.items()}
+    gates = {name: {"update": rows, "candidate": rows} for name in ("ih_l0", "hh_l0", "ih_l1")}
+    both = np.concatenate([order, rows + order])
+    # The neurons of layer 0, whose outputs go to itself and to layer 1; then those of layer 1, which go to the decoder.
+    second = {
+        "embedding": first["embedding"],
+        "ih_l0": first["ih_l0"][both],
+        "hh_l0": first["hh_l0"][both][:, order],
+        "ih_l1": first["ih_l1"][both][:, order],
+        "decoder": first["decoder"][:, order],
+    }
+    found = topological_distances(first, second, gates)
+    assert {name for name, distance in found.items() if distance == 0} == {"embedding", "ih_l0"}
+    assert all(distance > 0.2 for name, distance in found.items() if name not in ("embedding", "ih_l0"))
+
+
 def test_gates_of_other_sizes_are_matched_by_themselves() -> None:
     first = mask("10", "01", "11", "10", "01")  # two chunks, then three neurons
     second = mask("01", "10", "01", "11", "10")
     assert matrix_distance(first, second, [2, 3]) == 0.0
 
 
-def test_words_keep_their_rows_and_neurons_do_not() -> None:
+def test_rows_of_words_stay_where_they_are_and_those_of_neurons_are_matched() -> None:
     masks = {"embedding.weight": mask("10", "01"), "rnn.weight_hh_l0": mask("10", "01")}
     swapped = {name: rows[::-1] for name, rows in masks.items()}
     gates = {"rnn.weight_hh_l0": {"hidden": 2}}
