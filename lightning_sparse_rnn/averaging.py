@@ -46,22 +46,36 @@ class NonMonotonicAveraging(ResumesExactly):
         self.monitor = monitor
         self.restart_epochs = tuple(sorted(int(epoch) for epoch in restart_epochs))
         self._began_epoch: int | None = None
+        self._validates_averages = False
         self._restarts = 0
         self._handle: RemovableHandle | None = None
 
     @property
     def began_epoch(self) -> int | None:
-        """The epoch (counted from 0) in which a trigger first fired, or ``None`` if none has."""
+        """The epoch (counted from 0) in which averaging first began, or ``None`` if it has not.
+
+        Where the trigger fires in the validation at an epoch's end, the averages are first validated in the next epoch.
+        """
         return self._began_epoch
+
+    @property
+    def validates_averages(self) -> bool:
+        """Whether the last validation of training was one of averaged weights."""
+        return self._validates_averages
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_handle": None}  # a copy has no hook in any module
 
     def state_dict(self) -> dict[str, Any]:
-        return {"began_epoch": self._began_epoch, "restarts": self._restarts}
+        return {
+            "began_epoch": self._began_epoch,
+            "validates_averages": self._validates_averages,
+            "restarts": self._restarts,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began_epoch = state_dict["began_epoch"]
+        self._validates_averages = state_dict["validates_averages"]
         self._restarts = state_dict["restarts"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -87,7 +101,7 @@ class NonMonotonicAveraging(ResumesExactly):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
-            self._began_epoch = None  # a new fit has new optimizers
+            self._began_epoch, self._validates_averages = None, False  # a new fit has new optimizers
         if trainer.current_epoch == 0:
             self._restarts = 0
         if not trainer.enable_validation:
@@ -116,6 +130,7 @@ class NonMonotonicAveraging(ResumesExactly):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _training_goes_on(trainer):
+            self._validates_averages = any(optimizer.averaging for optimizer in _optimizers(trainer))
             for optimizer in _optimizers(trainer):
                 optimizer.show_averaged_weights()
 

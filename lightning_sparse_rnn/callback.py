@@ -243,7 +243,7 @@ class SelfishSparseCallback(ResumesExactly):
             self._saved_topology = None
         if self._new_run:
             # Not always from zero: a Trainer may go on with another module, or from the checkpoint of a dense run.
-            self._new_run = False
+            self._new_run = self._due = False
             self._steps = self._last_step = trainer.global_step
             self._last_epoch = trainer.current_epoch
             self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]

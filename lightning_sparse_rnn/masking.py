@@ -25,9 +25,14 @@ class Masking:
 
 
 def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
-    """Zero what an optimizer remembers, element by element, of weights that are not live or have just been born."""
+    """Zero what an optimizer remembers, element by element, of weights that are not live or have just been born.
+
+    A parameter that is not in ``born`` has no weights that were.
+    """
     for parameter, state in optimizer.state.items():
         if parameter in masks:
             for value in state.values():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.mul_(masks[parameter]).masked_fill_(born[parameter], 0)
+                    value.mul_(masks[parameter])
+                    if parameter in born:
+                        value.masked_fill_(born[parameter], 0)

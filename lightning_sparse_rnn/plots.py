@@ -49,7 +49,7 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, **STYLES[index])
-    began = next((row["epoch"] + 1 for row in rows if row["averaging"]), None)
+    began = next((row["epoch"] for row in rows if row["averaging"]), None)
     if began is not None:
         axes.axvline(began, color="0.4", linewidth=1)
         axes.annotate("averaging begins", (began, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",

@@ -40,6 +40,8 @@ _TOPOLOGY = (
 class RunRecord(Checkpoint):
     """Writes ``metrics.csv``, a row an epoch, ``topology.csv``, a row for each update, tensor and gate, and ``masks/``.
 
+    In ``metrics.csv`` the column ``averaging`` is 1 where averaged weights were validated.
+
     The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
     It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
     before the callbacks that save the model.
@@ -65,7 +67,10 @@ class RunRecord(Checkpoint):
 
     @property
     def seconds(self) -> float:
-        """Training time so far, validation included, over all interruptions, without what they threw away."""
+        """Training time so far in seconds, validation included, summed over all sessions.
+
+        What was spent on steps that an interruption lost does not count.
+        """
         return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +91,7 @@ class RunRecord(Checkpoint):
                 "step": trainer.global_step,
                 **metrics,
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "averaging": int(self._averaging is not None and self._averaging.began_epoch is not None),
+                "averaging": int(self._averaging is not None and self._averaging.validates_averages),
                 "sparsity": 0.0 if self._topology is None else self._topology.topology.sparsity,
                 "seconds": round(self.seconds, 3),
             }

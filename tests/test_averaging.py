@@ -115,6 +115,28 @@ def test_validation_and_the_trained_module_see_averages_while_training_goes_on_w
         assert_equal(with_averages, without)
 
 
+@pytest.mark.parametrize(
+    ("losses", "restarts", "column"),
+    [
+        ([1, 2, 3, 0, 0, 0], (), [0, 0, 0, 1, 1, 1]),  # fires in epoch 2, whose validation is over by then
+        ([9, 8, 7, 6, 5, 5], (2,), [0, 0, 1, 1, 1, 1]),  # begins with epoch 2
+        ([6, 5, 4, 3, 2, 9], (), [0, 0, 0, 0, 0, 0]),  # fires in the last validation
+    ],
+)
+def test_it_tells_which_validations_saw_averages(
+    tmp_path: Path, losses: list[float], restarts: tuple[int, ...], column: list[int]
+) -> None:
+    averaging = NonMonotonicAveraging("scripted", restarts)
+    told = []
+
+    class Told(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            told.append(int(averaging.validates_averages))
+
+    fit(tmp_path, Scripted(losses), Told(), averaging)
+    assert told == column
+
+
 def test_every_weight_is_averaged_since_it_was_last_born(tmp_path: Path) -> None:
     module = Scripted([1, 2, 3, 0, 0, 0])
     sparse, record = SelfishSparseCallback(0.5), Weights()

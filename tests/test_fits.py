@@ -40,6 +40,19 @@ def masked(module: pl.LightningModule, sparse: SelfishSparseCallback) -> bool:
 # ---------------------------------------------------------------------------------------------- one fit after another
 
 
+def test_an_update_that_waited_for_gradients_does_not_come_in_the_next_run(tmp_path: Path) -> None:
+    class Fails(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.current_epoch == 1:  # the update is due, and its optimizer step not yet taken
+                raise RuntimeError("the machine is gone")
+
+    sparse = SelfishSparseCallback(0.5, growth="gradient")
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        fit(tmp_path, net("adam"), sparse, Fails(), max_epochs=2, accumulate_grad_batches=2)
+    fit(tmp_path, net("adam"), sparse, max_epochs=1)
+    assert [update["update"] for update in sparse.updates] == [0]
+
+
 def test_a_trainer_with_more_epochs_goes_on_with_topology_and_schedule(tmp_path: Path) -> None:
     module, sparse = net("adam"), SelfishSparseCallback(0.5, schedule="linear", prune_rate=0.5, min_prune_rate=0.0)
     watch = Watch(sparse)

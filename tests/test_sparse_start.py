@@ -81,6 +81,17 @@ def test_training_goes_on_from_the_nonzeros_of_a_checkpoint(tmp_path: Path, make
     assert any(not torch.equal(after[name], live[name]) for name in counts), "the topology has not moved"
 
 
+def test_snip_allocates_in_the_checkpoint_of_a_dense_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [ModelCheckpoint(tmp_path, filename="dense")], max_epochs=2)
+    trainer.fit(toy("adam"), *loaders())
+    module, sparse = toy("adam"), SelfishSparseCallback(0.5, allocation="snip", update_every_n_epochs=None)
+    trainer = make_trainer(tmp_path, [sparse], max_epochs=3)
+    trainer.fit(module, *loaders(), ckpt_path=tmp_path / "dense.ckpt")
+    assert sparse.topology.live_weights == round(0.5 * sparse.topology.total_weights)
+    for parameter, mask in sparse.topology.masks.items():
+        assert torch.equal(parameter != 0, mask == 1)
+
+
 def test_a_resumed_run_has_its_topology_and_not_its_present_nonzeros(tmp_path: Path) -> None:
     recipe = Recipe("text", sparse={"allocation": "nonzero"})
     saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=7)

@@ -192,6 +192,12 @@ def test_the_test_command_finds_the_runs_test_perplexity(
     assert json.loads(capsys.readouterr().out)["test_ppl"] != results["test_ppl"]
 
 
+def test_the_table_marks_the_validations_of_averages(text: Path, tmp_path: Path) -> None:
+    results = train(small_config(text, tmp_path, "sntasgd.restart_epochs=[2]", "optimizer.nonmono=9"), tmp_path / "run")
+    assert results["averaging_began_epoch"] == 2
+    assert [row["averaging"] for row in table(tmp_path / "run" / "metrics.csv")] == ["0", "0", "1", "1"]
+
+
 def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"Expected the folder of a run, with its config\.yaml"):
         run_test([str(tmp_path / "nowhere")])

@@ -57,16 +57,21 @@ def sign_flip(live: Positions, count: int) -> Tensor:
 def threshold(live: Positions, count: int) -> Tensor:
     """Prune what is below an adaptive threshold (DSR, Mostafa & Wang 2019, algorithm 1).
 
-    The first time it prunes ``count`` weights, and the largest of their magnitudes is the threshold of the next. When
-    that leaves more than a tenth off ``count``, the threshold is halved or doubled for the time after. (In the
-    publication the first threshold is a setting, tuned by hand.)
+    The first call prunes the ``count`` smallest weights, and the largest of their magnitudes, or the smallest above
+    zero if that is zero, becomes the threshold. Later calls prune every magnitude below it. If that is over 10 % more
+    (fewer) than ``count``, the threshold is halved (doubled) for the next call. In the publication the first threshold
+    is a setting, tuned by hand.
     """
     sizes = live.weights.abs_()
     if count == 0:
         return torch.zeros_like(sizes, dtype=torch.bool)
     if _THRESHOLD not in live.memory:
         gone = smallest(sizes, count)
-        live.memory[_THRESHOLD] = float(sizes[gone].max())
+        # Doubling would never get a threshold of zero anywhere.
+        largest = sizes[gone].max()
+        positive = sizes[sizes > 0]
+        if largest > 0 or len(positive):
+            live.memory[_THRESHOLD] = float(largest if largest > 0 else positive.min())
         return gone
     gone = sizes < live.memory[_THRESHOLD]
     pruned = count_true(gone)

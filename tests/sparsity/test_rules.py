@@ -84,6 +84,15 @@ def test_the_threshold_follows_the_count() -> None:
     assert chosen(PRUNING["threshold"](live, 0)) == []
 
 
+def test_the_threshold_is_never_zero() -> None:
+    live = positions([0.0, 0.0, 3.0, 2.0])
+    assert chosen(PRUNING["threshold"](live, 2)) == [0, 1]
+    assert live.memory == {"threshold": 2.0}
+    zeros = positions([0.0] * 4)
+    assert chosen(PRUNING["threshold"](zeros, 2)) == [0, 1]
+    assert zeros.memory == {}
+
+
 def test_saliency_takes_the_smallest_products() -> None:
     live = positions([3.0, -2.0, 0.1, 1.0], gradients=[0.1, 0.5, -9.0, 0.2])
     assert chosen(PRUNING["saliency"](live, 2)) == [0, 3]
