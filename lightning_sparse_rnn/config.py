@@ -10,9 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lightning_sparse_rnn.flat_config import flat
-
-__all__ = ["CONFIG_DIR", "chosen", "flat", "run_name"]
+__all__ = ["CONFIG_DIR", "chosen", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
