@@ -1,4 +1,4 @@
-"""Distances of the topologies that runs have kept: as many as there is time for, and none twice."""
+"""Distances between the topologies that runs have kept: as many as there is time for, and none measured twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from lightning_sparse_rnn.report.topological_distance import topological_distanc
 __all__ = ["Distances", "Meter", "measure"]
 
 _MOST_GROUPS = 12
-# Matching n neurons with n others takes so many seconds times n³ on one core: 0.2 to 0.9 s for n = 1500, whether masks
-# are random, uneven, nested, or moved from one another.
+# Matching n neurons with n others takes this many seconds times n³ on one core: 0.2 to 0.9 s for n = 1500, whether
+# masks are random, uneven, nested, or made from one another by moving weights.
 _SECONDS_A_CUBE = 3e-10
 ByTensor = dict[str, float]
 
@@ -32,11 +32,12 @@ class Distances:
     """What was measured.
 
     Attributes:
-        names: of the groups whose final topologies were compared.
-        between: a square; on its diagonal, two seeds of one group. ``None`` where there is no distance.
-        moves: by group, (epochs trained, distance from the first topology) of one run.
-        moves_by_tensor: by group, the last of these by tensor.
-        left_out: what was not measured, and why, for people.
+        names: the groups whose final topologies were compared.
+        between: a square of their distances. The diagonal has the distance between two seeds of one group. ``None``
+            where there is no distance.
+        moves: for one run of each group, the points (epochs trained, distance from its first topology).
+        moves_by_tensor: for each group, the last of these distances, tensor by tensor.
+        left_out: sentences that say what was not measured, and why.
     """
 
     names: list[str] = field(default_factory=list)
@@ -48,23 +49,30 @@ class Distances:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A file of masks, and the run it is of."""
+    """A file of masks, and the run that has kept it."""
 
     path: Path
-    run: Run = field(hash=False, compare=False)
+    run: Run
 
 
 class Meter:
     """Measures distances until its time is over, and remembers them in a file.
 
+    A meter serves one report: it takes it that files of masks stay as they are.
+
     Args:
-        seconds: how long. A distance that might take longer than that by itself is not begun.
-        memory: the file, a JSON by the content of the files of masks; it need not exist.
+        seconds: how long it measures in all. A distance that might take longer than that by itself is not begun.
+        memory: a JSON file of the distances that are known, by the contents of the two files of masks. It need not
+            exist.
     """
 
     def __init__(self, seconds: float, memory: Path) -> None:
         self.seconds = seconds
         self.refused = 0
+        # Each final topology is compared with many others. What is kept here goes with the meter, so that the next
+        # report in this process reads files that have changed since.
+        self.masks = lru_cache(maxsize=4)(load_masks)
+        self._digest = cache(_digest)
         self._memory = memory
         self._known = _read(memory)
         self._size = len(self._known)
@@ -78,13 +86,13 @@ class Meter:
         """
         began = time.perf_counter()
         try:
-            key = " ".join(sorted((_digest(one.path), _digest(other.path))))
+            key = " ".join(sorted((self._digest(one.path), self._digest(other.path))))
             if key not in self._known:
                 gates = one.run.gates()
                 if self._spent > self.seconds or _seconds(gates) > self.seconds:
                     self.refused += 1
                     return None
-                first, second = _masks(one.path), _masks(other.path)
+                first, second = self.masks(one.path), self.masks(other.path)
                 self._known[key] = topological_distances(first, second, _rows(gates, first))
             return self._known[key]
         finally:
@@ -94,13 +102,12 @@ class Meter:
         """Write down what was measured."""
         if len(self._known) > self._size:
             write_json(self._memory, self._known)
-        _masks.cache_clear()
 
 
 def measure(groups: Sequence[Group], meter: Meter) -> Distances:
-    """Return the distances between the groups' final topologies, and of their first runs' from where they began.
+    """Return the distances between the groups' final topologies, and how far one run of each has moved from its first.
 
-    Files that cannot be read are left out, and said among their run's problems.
+    Files that cannot be read are left out and added to their run's problems.
     """
     found = Distances()
     sparse = [group for group in groups if any(run.masks() for run in group.runs)]
@@ -113,7 +120,7 @@ def measure(groups: Sequence[Group], meter: Meter) -> Distances:
         run = next((run for run in group.runs if len(run.masks()) > 1), None)
         if run is not None:
             _measure_moves(group.name, run, meter, found)
-    finals = {group.name: kept for group in sparse[:_MOST_GROUPS] if (kept := _finals(group))}
+    finals = {group.name: kept for group in sparse[:_MOST_GROUPS] if (kept := _finals(group, meter))}
     found.names = list(finals)
     found.between = [[None] * len(finals) for _ in finals]
     shapes_differ = False
@@ -122,13 +129,13 @@ def measure(groups: Sequence[Group], meter: Meter) -> Distances:
             pair = (one[0], other[0]) if i != j else (one[0], one[1]) if len(one) > 1 else None
             try:
                 distance = None if pair is None else meter.between(*pair)
-            except ValueError:  # both can be read
+            except ValueError:  # not for a broken file: both have been read already
                 shapes_differ = True
                 continue
             if distance:
                 found.between[i][j] = found.between[j][i] = _mean(distance)
     if shapes_differ:
-        found.left_out.append("Distances between networks of different shapes: there is no such thing.")
+        found.left_out.append("Distances between networks of different shapes, for which none is defined.")
     if meter.refused:
         found.left_out.append(
             f"{meter.refused} distances of topologies: the time for them ({meter.seconds:g} s) was over, or might not "
@@ -140,7 +147,8 @@ def measure(groups: Sequence[Group], meter: Meter) -> Distances:
 
 
 def _measure_moves(name: str, run: Run, meter: Meter, found: Distances) -> None:
-    kept = [(epochs, _Kept(path, run)) for epochs, path in run.masks() if _readable(path, run)]
+    """Add the distances of a run's topologies from its first to what was ``found``."""
+    kept = [(epochs, _Kept(path, run)) for epochs, path in run.masks() if _readable(path, run, meter)]
     if len(kept) < 2:
         return
     first, start = kept[0]
@@ -160,21 +168,22 @@ def _measure_moves(name: str, run: Run, meter: Meter, found: Distances) -> None:
         found.moves[name] = points
 
 
-def _finals(group: Group) -> list[_Kept]:
+def _finals(group: Group, meter: Meter) -> list[_Kept]:
     """Return the last topologies of the group's finished runs, two at most."""
     found = []
     for run in group.finished:
         masks = run.masks()
-        if masks and _readable(masks[-1][1], run):
+        if masks and _readable(masks[-1][1], run, meter):
             found.append(_Kept(masks[-1][1], run))
         if len(found) == 2:
             break
     return found
 
 
-def _readable(path: Path, run: Run) -> bool:
+def _readable(path: Path, run: Run, meter: Meter) -> bool:
+    """Whether a file of masks can be read; if not, that is among the run's problems afterwards."""
     try:
-        _masks(path)
+        meter.masks(path)
     except (ValueError, OSError) as error:
         text = f"masks/{path.name} cannot be read: {str(error).rpartition(': ')[2]}"
         if text not in run.problems:
@@ -183,18 +192,12 @@ def _readable(path: Path, run: Run) -> bool:
     return True
 
 
-@lru_cache(maxsize=4)
-def _masks(path: Path) -> dict[str, np.ndarray]:
-    return load_masks(path)
-
-
-@lru_cache(maxsize=4096)
 def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()
 
 
 def _rows(gates: Mapping[str, Mapping[str, int]], masks: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    """Return the rows of each gate that has so many positions.
+    """Return each gate's number of rows, from its number of positions.
 
     Raises:
         ValueError: the gates are of other tensors than the masks.
@@ -209,7 +212,7 @@ def _rows(gates: Mapping[str, Mapping[str, int]], masks: Mapping[str, np.ndarray
 
 
 def _seconds(gates: Mapping[str, Mapping[str, int]]) -> float:
-    """Return how long a distance might take: matrices of gates are about square."""
+    """Return about how long a distance might take, if each gate's part of a matrix is about square."""
     return sum(_SECONDS_A_CUBE * max(sizes.values()) ** 1.5 for sizes in gates.values())
 
 
@@ -218,6 +221,7 @@ def _mean(distance: ByTensor) -> float:
 
 
 def _read(path: Path) -> dict[str, ByTensor]:
+    """Return the distances that a file remembers; none if it cannot be read."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

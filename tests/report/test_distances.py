@@ -55,6 +55,15 @@ def test_none_is_measured_twice(groups: list[Group], tmp_path: Path, monkeypatch
         measure(groups, Meter(60, tmp_path / "known.json"))
 
 
+def test_masks_that_have_changed_are_measured_anew(groups: list[Group], tmp_path: Path) -> None:
+    measure(groups, Meter(60, tmp_path / "known.json"))
+    last = {name: tmp_path / name / "masks" / "0002.npz" for name in ("a1", "b1")}
+    last["b1"].write_bytes((tmp_path / "b1" / "masks" / "0000.npz").read_bytes())
+    found = measure(groups, Meter(60, tmp_path / "known.json"))
+    assert found.between[0][1] == pytest.approx(expected(last["a1"], last["b1"]))
+    assert found.moves["b"][-1] == (3, 0.0)
+
+
 def test_what_there_is_no_time_for_is_said(groups: list[Group], tmp_path: Path) -> None:
     found = measure(groups, Meter(1e-9, tmp_path / "known.json"))
     assert found.moves == {}
