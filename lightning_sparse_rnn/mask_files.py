@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.files import replacing
+from lightning_sparse_rnn.sparsity.bits import pack_bits, unpack_bits
 
 __all__ = ["load_masks", "save_masks"]
 
@@ -22,7 +24,7 @@ def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     """Write masks by name: the file is whole or not there. Any tensor will do; what is not zero is live."""
     arrays: dict[str, Any] = {}
     for name, mask in masks.items():
-        arrays[_MASK + name] = np.packbits(mask.detach().bool().cpu().numpy())
+        arrays[_MASK + name] = pack_bits(mask).numpy()
         arrays[_SHAPE + name] = np.array(mask.shape)
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
@@ -39,7 +41,7 @@ def load_masks(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file) as arrays:
             shapes = {name[len(_SHAPE) :]: tuple(arrays[name]) for name in arrays.files if name.startswith(_SHAPE)}
             return {
-                name: np.unpackbits(arrays[_MASK + name], count=math.prod(shape)).view(bool).reshape(shape)
+                name: unpack_bits(torch.from_numpy(arrays[_MASK + name]), math.prod(shape)).numpy().reshape(shape)
                 for name, shape in shapes.items()
             }
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, EOFError, ValueError) as error:

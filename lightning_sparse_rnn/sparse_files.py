@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.files import replacing
+from lightning_sparse_rnn.sparsity.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.compaction import INTEGERS, compact, count_true, expand
 
 __all__ = ["load_sparse", "save_sparse"]
@@ -98,12 +98,12 @@ def _entry(tensor: Tensor) -> dict[str, Any]:
     live = (integers & torch.iinfo(bits).max if signed else integers) != 0
     entry = {
         "shape": list(tensor.shape),
-        "live": _pack(live),
+        "live": pack_bits(live),
         "values": compact(integers, live).view(flat.dtype),
     }
     negative = compact(integers < 0, ~live) if signed else torch.zeros(0, dtype=torch.bool)
     if count_true(negative):
-        entry["negative"] = _pack(negative)
+        entry["negative"] = pack_bits(negative)
     size = sum(part.nbytes for part in entry.values() if isinstance(part, Tensor))
     return entry if size < flat.nbytes else {"dense": dense}
 
@@ -114,26 +114,15 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     if "dense" in entry:
         return _expect_tensor(entry["dense"])
     values = _expect_tensor(entry["values"])
-    live = _unpack(entry["live"], math.prod(entry["shape"]))
+    live = unpack_bits(entry["live"], math.prod(entry["shape"]))
     if values.shape != (count_true(live),):
         raise ValueError(f"{entry['names']} have {values.numel()} values for {count_true(live)} live positions")
     bits = INTEGERS[values.element_size()]
     integers = expand(values.view(bits), live)
     if "negative" in entry:
         zeros = ~live
-        integers.masked_fill_(expand(_unpack(entry["negative"], count_true(zeros)), zeros), torch.iinfo(bits).min)
+        integers.masked_fill_(expand(unpack_bits(entry["negative"], count_true(zeros)), zeros), torch.iinfo(bits).min)
     return integers.view(values.dtype).view(entry["shape"])
-
-
-def _pack(mask: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(mask.numpy()))
-
-
-def _unpack(packed: Any, count: int) -> Tensor:
-    _expect_tensor(packed)
-    if packed.dtype != torch.uint8 or packed.shape != (math.ceil(count / 8),):
-        raise ValueError(f"there are {packed.numel()} bytes of bits for {count} positions")
-    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count)).view(torch.bool)
 
 
 def _expect_tensor(value: Any) -> Tensor:

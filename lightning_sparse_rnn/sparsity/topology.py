@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS
+from lightning_sparse_rnn.sparsity.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.checks import check_fraction
 from lightning_sparse_rnn.sparsity.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
@@ -337,9 +337,9 @@ class SparseTopology:
             "updates": self._updates,
             "awaits_gradients": self._awaits_gradients,
             "shapes": {name: list(mask.shape) for name, mask in self._masks.items()},
-            "masks": {name: _pack(mask) for name, mask in self._masks.items()},
-            "explored": {name: _pack(flat) for name, flat in self._explored.items()},
-            "signs": {name: _pack(flat) for name, flat in self._signs.items()},
+            "masks": {name: pack_bits(mask) for name, mask in self._masks.items()},
+            "explored": {name: pack_bits(flat) for name, flat in self._explored.items()},
+            "signs": {name: pack_bits(flat) for name, flat in self._signs.items()},
             "momenta": {name: mean.clone() for name, mean in self._momenta.means.items()},
             "memory": {key: dict(memory) for key, memory in self._mover.memory.items() if memory},
         }
@@ -357,13 +357,13 @@ class SparseTopology:
                 "The saved topology is of other tensors than this module's sparse ones. " + _difference(saved, here)
             )
         for name, mask in self._masks.items():
-            mask.copy_(_unpack(state["masks"][name], mask.shape))
+            mask.copy_(unpack_bits(state["masks"][name], mask.numel()).view(mask.shape))
         self._live = None
         for name, explored in self._explored.items():
-            explored.copy_(_unpack(state["explored"][name], explored.shape))
+            explored.copy_(unpack_bits(state["explored"][name], explored.numel()))
         for name, signs in self._signs.items():
             if name in state["signs"]:  # else the run goes on with another rule than it had, from the signs of today
-                signs.copy_(_unpack(state["signs"][name], signs.shape))
+                signs.copy_(unpack_bits(state["signs"][name], signs.numel()))
         self._momenta.load_state_dict({n: m for n, m in state["momenta"].items() if n in self._momenta.means})
         self._mover.memory = {key: dict(memory) for key, memory in state["memory"].items()}
         self._updates = int(state["updates"])
@@ -420,15 +420,6 @@ def _check_counts(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...
     ]
     if wrong:
         raise ValueError(f"Expected an allocation to return counts that the tensors hold, got {'; '.join(wrong)}.")
-
-
-def _pack(mask: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(mask.detach().bool().cpu().numpy()))
-
-
-def _unpack(packed: Tensor, shape: torch.Size) -> Tensor:
-    bits = np.unpackbits(packed.cpu().numpy(), count=math.prod(shape))
-    return torch.from_numpy(bits).view(torch.bool).view(shape)
 
 
 def _difference(saved: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]) -> str:
