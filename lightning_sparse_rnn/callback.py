@@ -22,9 +22,8 @@ from lightning_sparse_rnn.masking import Masking, forget
 from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.resume import ResumesExactly
 from lightning_sparse_rnn.sparsity import SparseTopology, TopologyUpdate, sparsifiable_parameters
-from lightning_sparse_rnn.sparsity.checks import check_fraction
 from lightning_sparse_rnn.sparsity.rules import find_rule, path_of
-from lightning_sparse_rnn.sparsity.schedules import SCHEDULES
+from lightning_sparse_rnn.sparsity.schedules import SCHEDULES, PruneRate, SparsityRamp
 
 __all__ = ["SelfishSparseCallback"]
 
@@ -46,7 +45,8 @@ class SelfishSparseCallback(ResumesExactly):
             ``"cubic"``, ``"constant"``, or a function (or its import path) from the share of training that is done and
             the first and last rate to the rate.
         update_every_n_epochs: epochs between updates. ``None``: the topology stays as it is.
-        update_every_n_steps: optimizer steps between updates, instead of epochs.
+        update_every_n_steps: optimizer steps between updates; where it is given, ``update_every_n_epochs`` counts for
+            nothing.
         initial_sparsity: start at this sparsity, at most ``sparsity``, and go from it to ``sparsity`` by pruning more
             than is regrown. ``None``: the sparsity is constant.
         sparsity_schedule: how it goes there, like ``schedule``.
@@ -92,25 +92,19 @@ class SelfishSparseCallback(ResumesExactly):
             "exclude": _plain(exclude),
             "seed": int(seed),
         }
-        self._schedule = schedule
-        self._first_rate = check_fraction("prune_rate", prune_rate)
-        self._last_rate = check_fraction("min_prune_rate", min_prune_rate)
-        find_rule("schedule", schedule, SCHEDULES)
-        if schedule != "constant" and min_prune_rate > prune_rate:
-            raise ValueError(f"Expected `min_prune_rate` of at most `prune_rate` {prune_rate}, got {min_prune_rate}.")
+        self._rate = PruneRate(prune_rate, min_prune_rate, schedule)
         for name, every in (
             ("update_every_n_epochs", update_every_n_epochs),
             ("update_every_n_steps", update_every_n_steps),
         ):
             if every is not None and (int(every) != every or every < 1):
                 raise ValueError(f"Expected `{name}` to be a whole number of at least 1 or None, got {every}.")
-        self._sparsity = sparsity
-        self._initial_sparsity = initial_sparsity
-        self._sparsity_schedule = sparsity_schedule
-        self._sparsity_reached_at = sparsity_reached_at
         find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
+        self._ramp: SparsityRamp | None = None
         if initial_sparsity is not None:
-            _check_ramp(initial_sparsity, sparsity, sparsity_reached_at, rules.chooses_own_count)
+            self._ramp = SparsityRamp(initial_sparsity, sparsity, sparsity_schedule, sparsity_reached_at)
+            if rules.chooses_own_count:
+                raise ValueError("This pruning rule chooses how many weights go: it cannot go from `initial_sparsity`.")
             if update_every_n_epochs is None and update_every_n_steps is None:
                 raise ValueError(
                     "`initial_sparsity` goes to `sparsity` by updates, and with `update_every_n_epochs=None` there are "
@@ -147,9 +141,9 @@ class SelfishSparseCallback(ResumesExactly):
     @property
     def sparsity_reached(self) -> bool:
         """Whether the weights are as sparse as they are to be; always true without ``initial_sparsity``."""
-        if self._initial_sparsity is None:
+        if self._ramp is None:
             return not self.topology.awaits_gradients
-        return self.topology.live_weights <= round((1.0 - self._sparsity) * self.topology.total_weights)
+        return self.topology.live_weights <= round((1.0 - self._ramp.last) * self.topology.total_weights)
 
     @property
     def updates(self) -> list[dict[str, Any]]:
@@ -257,12 +251,12 @@ class SelfishSparseCallback(ResumesExactly):
         moves = self._every_n_epochs is not None or self._every_n_steps is not None
         if not moves or trainer.max_epochs != -1 or trainer.max_steps != -1:
             return
-        if self._schedule != "constant":
+        if self._rate.ends:
             raise MisconfigurationException(
-                f"The {path_of(self._schedule)} schedule of the prune rate ends with the last optimizer step, and this "
+                f"The {self._rate.name} schedule of the prune rate ends with the last optimizer step, and this "
                 "Trainer has no end: set `max_epochs` or `max_steps`, or take `schedule='constant'`."
             )
-        if self._initial_sparsity is not None:
+        if self._ramp is not None:
             raise MisconfigurationException(
                 "The sparsity is to be reached at a share of training, and this Trainer has no end: set `max_epochs` "
                 "or `max_steps`."
@@ -385,8 +379,7 @@ class SelfishSparseCallback(ResumesExactly):
 
     def _update(self, trainer: Trainer, gradients: Mapping[Tensor, Tensor] | None) -> None:
         progress = self._progress(trainer)
-        rate = find_rule("schedule", self._schedule, SCHEDULES)(progress, self._first_rate, self._last_rate)
-        update = self.topology.update(rate, density=self._density(progress), gradients=gradients)
+        update = self.topology.update(self._rate.at(progress), density=self._density(progress), gradients=gradients)
         self._due = False
         self._hand_over(trainer, update.born)
         self._updates.append(_record(self.topology, trainer.current_epoch, self._steps, update))
@@ -404,12 +397,10 @@ class SelfishSparseCallback(ResumesExactly):
 
     def _density(self, progress: float) -> float | None:
         """Return the density that an update is to leave, if it is not the one there is."""
-        if self._initial_sparsity is None:
+        if self._ramp is None:
             return None
-        done = min(1.0, progress / self._sparsity_reached_at)
-        schedule = find_rule("sparsity_schedule", self._sparsity_schedule, SCHEDULES)
         # The counts it started with are rounded tensor by tensor: the present one may be a few weights below.
-        return min(1.0 - float(schedule(done, self._initial_sparsity, self._sparsity)), 1.0 - self.topology.sparsity)
+        return 1.0 - max(self._ramp.at(progress), self.topology.sparsity)
 
     def _progress(self, trainer: Trainer) -> float:
         """Share of training that is done, in optimizer steps; by the Trainer's own limits where these are not known."""
@@ -451,16 +442,6 @@ def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpd
         "pruned": nothing if update is None else update.pruned,
         "regrown": nothing if update is None else update.regrown,
     }
-
-
-def _check_ramp(first: float, last: float, reached_at: float, chooses_own_count: bool) -> None:
-    check_fraction("initial_sparsity", first)
-    if first > last:
-        raise ValueError(f"Expected `initial_sparsity` of at most `sparsity` {last}, got {first}.")
-    if not 0.0 < reached_at < 1.0:
-        raise ValueError(f"Expected `sparsity_reached_at` above 0 and below 1, got {reached_at}.")
-    if chooses_own_count:
-        raise ValueError("This pruning rule chooses how many weights go: it cannot go from `initial_sparsity`.")
 
 
 def _same(first: Mapping[str, nn.Parameter], second: Mapping[str, nn.Parameter]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,8 +121,19 @@ class Mover:
             total: how many weights are to be live afterwards; ``None``: as many as before.
 
         Raises:
-            ValueError: a rule returned something else than the mask it was asked for.
+            ValueError: a rule returned something else than the mask it was asked for. What rules remember is as it
+                was, whatever is raised.
         """
+        remembered = copy.deepcopy(self.memory)
+        try:
+            return self._move(live, quantities, number, rate, total)
+        except BaseException:
+            self.memory = remembered
+            raise
+
+    def _move(
+        self, live: Flat, quantities: Mapping[str, Flat], number: int, rate: float, total: int | None
+    ) -> tuple[Flat, Flat]:
         before = _counts(self._prune_in, live)
         wanted = before if total is None else apportion(total, before, before)
         shared_out = self.rules.redistribution.share is not None

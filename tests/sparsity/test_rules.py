@@ -253,6 +253,24 @@ def test_a_rule_that_answers_something_else_is_refused_and_nothing_is_lost(
         assert torch.equal(topology.masks[parameter], mask)
 
 
+def test_what_a_pruning_rule_remembered_is_lost_with_its_update() -> None:
+    growing = True
+
+    def fails(free: Positions, count: int) -> Tensor:
+        if not growing:
+            raise ValueError("no growth")
+        return GROWTH["random"](free, count)
+
+    topology = SparseTopology(module(), 0.5, pruning="threshold", growth=fails, redistribution="live")
+    topology.update(0.3)
+    before = topology.state_dict()
+    growing = False
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no growth"):
+            topology.update(0.6)
+        assert topology.state_dict()["memory"] == before["memory"]
+
+
 @pytest.mark.parametrize("shares", [[1.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]])
 def test_shares_that_are_none(shares: list[float]) -> None:
     topology = SparseTopology(module(), 0.5, redistribution=lambda tensors: shares)
