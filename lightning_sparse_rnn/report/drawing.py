@@ -1,4 +1,4 @@
-"""What the report's figures have in common. Each says what it shows, and reads the same without colour."""
+"""What the report's figures have in common: their look, their scales, and how they become part of the page."""
 
 from __future__ import annotations
 
@@ -8,84 +8,96 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-__all__ = ["GREY", "INK", "Drawing", "as_svg", "bare", "cut", "label_ends", "log_perplexity", "panel", "plain", "wide"]
+from lightning_sparse_rnn.plots import STYLES
+
+__all__ = [
+    "GREY",
+    "INK",
+    "Drawing",
+    "as_svg",
+    "bare",
+    "cut",
+    "label_ends",
+    "log_perplexity",
+    "marked_line",
+    "panel_axes",
+]
 
 INK, GREY = "#08306b", "#b8b8b8"
 _PANEL = (3.4, 2.6)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.6, 0.12, 0.27, 0.45
-_LONGEST = 46  # of a title's line
+_LONGEST = 46  # characters in a line of a title
+_MARKERS = "os^"
 _PLACES = re.compile(r'\s(?:d|x|y|transform|points|width|height)="[^"]*"')
 _NUMBERS = re.compile(r"-?\d+\.\d{3,}")
 
 
 @dataclass
 class Drawing:
-    """A figure that is done.
+    """A finished figure.
 
     Attributes:
-        svg: ready to stand in a page.
-        kind: ``"wide"``, or ``"panel"`` for one of many of a kind.
+        svg: an ``<svg>`` element for the page.
+        kind: ``"wide"`` for a figure that has a line of the page to itself, ``"panel"`` for one of many of a kind.
     """
 
     svg: str
-    kind: str
-
-
-def wide(figure: Figure, says: str) -> Drawing:
-    """Return a figure that has a line of the page to itself. ``says`` is for those who cannot see it."""
-    return Drawing(as_svg(figure, says), "wide")
-
-
-def panel(figure: Figure, says: str) -> Drawing:
-    """Return a figure that stands among others of its kind."""
-    return Drawing(as_svg(figure, says), "panel")
+    kind: Literal["wide", "panel"]
 
 
 def as_svg(figure: Figure, says: str) -> str:
-    """Return the figure as an ``<svg>`` that can stand in a page with others: text as text, names of its own."""
+    """Return the figure as an ``<svg>`` element for a page with others: its text stays text, its names are its own.
+
+    ``says`` tells those who cannot see the figure what it shows.
+    """
     text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # The salt makes names that are equal in every process, so that the same runs give the same page.
+    # With a fixed salt names are the same in every process, and the same runs give the same page.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["DejaVu Sans"]}):
         figure.savefig(text, format="svg", metadata=nothing, transparent=True)
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg, count=5).replace("xlink:href", "href")
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # of lines' joints; the page says it for all
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # how lines are joined: the page has it once for all
     svg = _PLACES.sub(lambda place: _NUMBERS.sub(_rounded, place.group()), svg)
-    # A page holds many: what one refers to by name must not be another's.
+    # A page holds many figures: none may refer to something in another.
     mark = f"f{hashlib.blake2b((says + svg).encode(), digest_size=5).hexdigest()}-"
     svg = re.sub(r'(\sid="|href="#|url\(#)', lambda found: found.group(1) + mark, svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1).strip()
 
 
-def plain(title: str, log: bool = False) -> tuple[Figure, Axes]:
-    """Return a small figure over epochs, one of many that stand side by side."""
+def panel_axes(title: str) -> tuple[Figure, Axes]:
+    """Return a small figure over epochs and its axes: one of many that stand side by side."""
     figure = Figure(figsize=_PANEL)
     width, height = _PANEL
     top = _TOP * (1.6 if len(title) > _LONGEST else 1.0)
     axes = figure.add_axes(
         (_LEFT / width, _BOTTOM / height, (width - _LEFT - _RIGHT) / width, (height - top - _BOTTOM) / height)
     )
-    # From the left edge of the figure, not of the axes: names can be long.
+    # The title begins at the left edge of the figure, not of the axes, because names can be long.
     figure.text(0.02, 0.985, _broken(title), fontsize=8.5, va="top", fontweight="bold")
     axes.set_xlabel("epochs trained", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.tick_params(labelsize=7.5)
     axes.grid(alpha=0.25)
-    if log:
-        axes.set_yscale("log")
     bare(axes)
     return figure, axes
 
 
+def marked_line(index: int) -> dict[str, Any]:
+    """Return the looks of a line with a marker at each point: no two alike among the first 18."""
+    marker = _MARKERS[index // len(STYLES) % len(_MARKERS)]
+    return {"marker": marker, "markersize": 4, **STYLES[index % len(STYLES)]}
+
+
 def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:
-    """Give the axes a logarithmic scale from and to ``limits``, with a few round numbers."""
+    """Give the axes a logarithmic scale with a few round numbers, between ``limits`` if there are any."""
     axes.set_yscale("log")
     if limits is not None:
         axes.set_ylim(*limits)
@@ -98,9 +110,9 @@ def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], size: float = 8) -> None:
-    """Write names right of the ends of their lines, moved apart where they would lie on each other.
+    """Write names to the right of the ends of their lines, moved apart where they would overlap.
 
-    The limits of the axes must be set before.
+    The limits of the axes must have been set.
     """
     if not ends:
         return
@@ -122,7 +134,7 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], size: float 
 
 
 def _spread(at: Sequence[float], gap: float) -> list[float]:
-    """Return ascending heights moved as little as it takes to be ``gap`` apart, within 0 and 1 where there is room."""
+    """Return ascending heights between 0 and 1, moved so that neighbours are ``gap`` apart, or less without room."""
     if (len(at) - 1) * gap >= 1:
         gap = 1 / max(1, len(at) - 1)
     moved: list[float] = []
@@ -136,7 +148,7 @@ def _spread(at: Sequence[float], gap: float) -> list[float]:
 
 
 def cut(name: str, length: int) -> str:
-    """Return a name of at most ``length`` characters, without its middle if it is longer: names differ at the end."""
+    """Return a name in at most ``length`` characters. A longer one loses its middle: names often differ at the end."""
     if len(name) <= length:
         return name
     return f"{name[: (length - 1) // 2]}…{name[-(length // 2) :]}"
@@ -147,7 +159,7 @@ def _rounded(number: re.Match[str]) -> str:
 
 
 def _broken(title: str) -> str:
-    """Return a title in at most two lines."""
+    """Return a title in at most two lines, cut if it is longer."""
     if len(title) <= _LONGEST:
         return title
     at = title.rfind(" ", 0, _LONGEST)
@@ -156,5 +168,5 @@ def _broken(title: str) -> str:
 
 
 def bare(axes: Axes) -> None:
-    """Leave out the lines that say nothing."""
+    """Remove the top and right edges of the axes, which carry no scale."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_sparse_rnn.plots import STYLES
 from lightning_sparse_rnn.report.drawing import (
     GREY,
     INK,
     Drawing,
+    as_svg,
     bare,
     cut,
     label_ends,
     log_perplexity,
-    panel,
-    plain,
-    wide,
+    marked_line,
+    panel_axes,
 )
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Row, column, is_number
@@ -55,7 +54,7 @@ def final_perplexities(groups: Sequence[Group]) -> Drawing:
     figure.suptitle(f"Test perplexity: {marks}", x=0.01, ha="left", fontsize=9)
     bare(axes)
     best = f"{groups[0].name}, {groups[0].mean('test_ppl'):.1f}"
-    return wide(figure, f"Test perplexity of {len(groups)} methods; lowest: {best}")
+    return Drawing(as_svg(figure, f"Test perplexity of {len(groups)} methods; lowest: {best}"), "wide")
 
 
 def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, float] | None) -> Drawing:
@@ -66,7 +65,7 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
         others: of each group by its name, as :func:`mean_curve` has it.
         limits: of perplexity.
     """
-    figure, axes = plain(group.name)
+    figure, axes = panel_axes(group.name)
     for name, points in others.items():
         if name != group.name and points:
             axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=0.7)
@@ -94,7 +93,7 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
     axes.legend(handles=key, frameon=False, fontsize=6.5, loc="upper right", labelspacing=0.25, borderaxespad=0.0)
     when = ", ".join(sorted({f"{epoch:g}" for epoch, _ in began}, key=float))
     says = f"Perplexity over epochs of {group.name}" + (f"; averaging begins after epoch {when}" if began else "")
-    return panel(figure, says)
+    return Drawing(as_svg(figure, says), "panel")
 
 
 def curve_limits(groups: Sequence[Group]) -> tuple[float, float] | None:
@@ -137,12 +136,7 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
     axes = figure.subplots()
     found = by_sparsity(groups)
     for index, points in enumerate(found.values()):
-        axes.plot(
-            *zip(*points, strict=True),
-            marker="os^"[index // len(STYLES) % 3],
-            markersize=4,
-            **STYLES[index % len(STYLES)],
-        )
+        axes.plot(*zip(*points, strict=True), **marked_line(index))
     ends = {method: points[-1] for method, points in found.items()}
     right = max(x for points in found.values() for x, _ in points)
     for method, value in _only_dense(groups).items():
@@ -157,7 +151,7 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
     bare(axes)
     figure.draw_without_rendering()  # which sets the limits
     label_ends(axes, ends)
-    return wide(figure, f"Test perplexity against sparsity of {', '.join(found)}")
+    return Drawing(as_svg(figure, f"Test perplexity against sparsity of {', '.join(found)}"), "wide")
 
 
 def by_sparsity(groups: Sequence[Group]) -> dict[str, Points]:

@@ -10,13 +10,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lightning_sparse_rnn.plots import STYLES, plot_densities
-from lightning_sparse_rnn.report.drawing import Drawing, bare, cut, label_ends, panel, plain, wide
+from lightning_sparse_rnn.report.drawing import Drawing, as_svg, bare, cut, label_ends, marked_line, panel_axes
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Run, per_tensor, short
 
 __all__ = ["densities", "distance_map", "distances_from_start", "gates_move", "layer_densities", "moved"]
 
-_MARKERS = "os^"  # which tell more lines apart than there are styles
 Gates = dict[str, dict[str, list[tuple[int, float]]]]
 
 
@@ -41,13 +40,13 @@ def densities(group: Group) -> Drawing:
     gates = gate_densities(run)
     figure = Figure(figsize=(5.0, 0.7 + 1.6 * ((len(gates) + 1) // 2)), layout="constrained")
     plot_densities(figure, gates, f"{group.name}{_of_seed(group, run)}: density of each gate after each update")
-    return wide(figure, f"Density of each gate over epochs, {group.name}")
+    return Drawing(as_svg(figure, f"Density of each gate over epochs, {group.name}"), "wide")
 
 
 def layer_densities(group: Group) -> Drawing:
     """Density of every tensor over epochs, in the group's first run."""
     run = _first_with_topology(group)
-    figure, axes = plain(f"{group.name}{_of_seed(group, run)}")
+    figure, axes = panel_axes(f"{group.name}{_of_seed(group, run)}")
     live, total = per_tensor(run.topology, "live"), per_tensor(run.topology, "total")
     highest = 0.0
     for index, (tensor, points) in enumerate(live.items()):
@@ -63,13 +62,13 @@ def layer_densities(group: Group) -> Drawing:
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(1.0, 1.45 * highest)])
     axes.legend(frameon=False, fontsize=6.5, ncols=2, loc="upper left", handlelength=3, labelspacing=0.2,
                 borderaxespad=0.1, columnspacing=1.2)  # fmt: skip
-    return panel(figure, f"Share of weights live in each layer over epochs, {group.name}")
+    return Drawing(as_svg(figure, f"Share of weights live in each layer over epochs, {group.name}"), "panel")
 
 
 def moved(group: Group) -> Drawing:
     """How many weights each update pruned and regrew, in the group's first run."""
     run = _first_with_topology(group)
-    figure, axes = plain(f"{group.name}{_of_seed(group, run)}")
+    figure, axes = panel_axes(f"{group.name}{_of_seed(group, run)}")
     for name, style, mark, size in (("pruned", STYLES[0], "o", 4), ("regrown", STYLES[1], "x", 3)):
         totals: dict[float, float] = {}
         for row in run.topology:
@@ -82,7 +81,7 @@ def moved(group: Group) -> Drawing:
     axes.set_ylabel("weights, each update", fontsize=8)
     axes.set_ylim(0, None)
     axes.legend(frameon=False, fontsize=7)
-    return panel(figure, f"Weights pruned and regrown at each update, {group.name}")
+    return Drawing(as_svg(figure, f"Weights pruned and regrown at each update, {group.name}"), "panel")
 
 
 def weights_move(run: Run) -> bool:
@@ -110,7 +109,8 @@ def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle("Distance of final topologies\n0: the same, 1: nothing in common", x=0.01, ha="left", fontsize=8.5)
-    return wide(figure, f"Distances of the final topologies of {', '.join(names)}, from {low:.2f} to {high:.2f}")
+    says = f"Distances between the final topologies of {', '.join(names)}, from {low:.2f} to {high:.2f}"
+    return Drawing(as_svg(figure, says), "wide")
 
 
 def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Drawing:
@@ -118,8 +118,7 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
     figure = Figure(figsize=(5.0, 3.3), layout="constrained")
     axes = figure.subplots()
     for index, points in enumerate(moves.values()):
-        axes.plot(*zip(*points, strict=True), marker=_MARKERS[index // len(STYLES) % 3], markersize=4,
-                  **STYLES[index % len(STYLES)])  # fmt: skip
+        axes.plot(*zip(*points, strict=True), **marked_line(index))
     axes.set_xlabel("epochs trained", fontsize=8.5)
     axes.set_ylabel("distance (0: the same)", fontsize=8.5)
     axes.set_ylim(-0.02, 1)
@@ -130,7 +129,7 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
     bare(axes)
     figure.draw_without_rendering()
     label_ends(axes, {name: points[-1] for name, points in moves.items()})
-    return wide(figure, f"Distance from the first topology over epochs: {', '.join(moves)}")
+    return Drawing(as_svg(figure, f"Distance from the first topology over epochs: {', '.join(moves)}"), "wide")
 
 
 def _first_with_topology(group: Group) -> Run:
