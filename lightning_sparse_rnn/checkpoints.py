@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_sparse_rnn.files import replacing
 
@@ -77,17 +77,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return _read(path, mmap=False)
 
 
-def check_fits(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
+def check_fits(checkpoint: Mapping[str, Any], module: nn.Module, *, strict: bool = True) -> None:
     """Make sure that ``module`` can load a checkpoint's ``state_dict``.
+
+    Args:
+        strict: it is to have all the tensors that the module has, and no others. Otherwise only the shapes of those
+            that both have must agree.
 
     Raises:
         ValueError: it cannot; the message names the tensors in which the two differ.
     """
-    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    here = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    saved, here = _shapes(checkpoint["state_dict"]), _shapes(module.state_dict())
     parts = [
-        _listed("it lacks", (f"{name} {here[name]}" for name in here if name not in saved)),
-        _listed("only it has", (f"{name} {saved[name]}" for name in saved if name not in here)),
+        _listed("it lacks", (f"{name} {here[name]}" for name in here if strict and name not in saved)),
+        _listed("only it has", (f"{name} {saved[name]}" for name in saved if strict and name not in here)),
         _listed(
             "shapes differ in",
             (
@@ -102,6 +105,10 @@ def check_fits(checkpoint: Mapping[str, Any], module: nn.Module) -> None:
             f"The checkpoint is of another model than this {type(module).__name__}: "
             f"{'; '.join(part for part in parts if part)}. Make the model as it was made for the run that saved it."
         )
+
+
+def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state_dict.items() if isinstance(tensor, Tensor)}
 
 
 def _listed(what: str, items: Iterable[str]) -> str:

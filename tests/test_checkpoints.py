@@ -174,6 +174,15 @@ def test_a_checkpoint_of_another_model_is_refused_by_what_differs() -> None:
     assert "and 8 more" in str(caught.value)
 
 
+def test_without_strict_only_shapes_must_agree() -> None:
+    checkpoint = {"state_dict": {"weight": torch.zeros(2, 3), "other": torch.zeros(1), "_extra_state": "no tensor"}}
+    check_fits(checkpoint, nn.Linear(3, 2), strict=False)
+    with pytest.raises(ValueError, match=r"Linear: it lacks bias \(2,\); only it has other \(1,\)\. Make"):
+        check_fits(checkpoint, nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"Linear: shapes differ in weight, \(2, 3\) there and \(2, 4\) here\. Make"):
+        check_fits(checkpoint, nn.Linear(4, 2), strict=False)
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 
 

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from lightning_sparse_rnn.checkpoints import check_fits
 from lightning_sparse_rnn.models.metrics import TokenMean
 from lightning_sparse_rnn.models.network import Output, State, map_state, state_batch_size
 
@@ -235,18 +236,8 @@ class LanguageModel(pl.LightningModule):
         ours, theirs = self.hparams["network"], checkpoint.get("hyper_parameters", {}).get("network")
         if ours and theirs and ours["_target_"] != theirs.get("_target_"):
             raise ValueError(f"Expected a checkpoint of {ours['_target_']}, got one of {theirs.get('_target_')}.")
-        saved = checkpoint["state_dict"]
-        different = [
-            f"{name} of {tuple(saved[name].shape)} instead of {tuple(weight.shape)}"
-            for name, weight in self.named_parameters(remove_duplicate=False)
-            if name in saved and saved[name].shape != weight.shape
-        ]
-        if different:
-            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-            raise ValueError(
-                f"Expected a checkpoint of a network of these sizes, got {', '.join(different[:3])}{more}. Give the "
-                "network, and its vocabulary, the sizes they were trained with."
-            )
+        # Outside of a Trainer it is `load_from_checkpoint` that knows whether all tensors must be there.
+        check_fits(checkpoint, self, strict=self._trainer is not None and self.strict_loading)
 
 
 @contextmanager

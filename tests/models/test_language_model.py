@@ -336,7 +336,12 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("network", "message"),
         [
-            ({**NETWORK, "hidden_size": 7}, r"network.decoder.weight of .17, 5. instead of .17, 7., .* and \d+ more"),
+            (
+                {**NETWORK, "hidden_size": 7},
+                r"network\.decoder\.weight, \(17, 5\) there and \(17, 7\) here, .* and \d+ more",
+            ),
+            ({**NETWORK, "num_layers": 3}, r"it lacks network\.layers\.weight_ih_l2 \(20, 5\), "),
+            ({**NETWORK, "num_layers": 1}, r"only it has network\.layers\.weight_ih_l1 \(20, 5\), "),
             ({**NETWORK, "_target_": "lightning_sparse_rnn.models.GRU"}, "Expected a checkpoint of .*GRU, got .*LSTM"),
         ],
     )
@@ -348,6 +353,19 @@ class TestCheckpoints:
                 load(language_model(network=network), Batches(text()), ckpt_path=path)
         with pytest.raises(ValueError, match=message):
             fit(tmp_path, language_model(network=network), ckpt_path=path)
+
+    def test_of_a_network_of_fewer_layers_if_that_is_asked_for(self, tmp_path):
+        path = tmp_path / "last.ckpt"
+        saved = language_model()
+        fit(tmp_path, saved).save_checkpoint(path)
+        larger = {**NETWORK, "num_layers": 3}
+        with pytest.warns(UserWarning, match="keys that are in the model state dict but not in the checkpoint"):
+            model = LanguageModel.load_from_checkpoint(path, network=larger, strict=False)
+        assert torch.equal(model.network.decoder.weight, saved.network.decoder.weight)
+        with pytest.raises(RuntimeError, match=r"Missing key.*network\.layers\.weight_ih_l2"):
+            LanguageModel.load_from_checkpoint(path, network=larger)
+        with pytest.raises(ValueError, match=r"shapes differ in network\.embedding\.weight"):
+            LanguageModel.load_from_checkpoint(path, network={**larger, "embedding_size": 7}, strict=False)
 
 
 class TestBadInput:
