@@ -115,7 +115,7 @@ class RunRecord(Checkpoint):
     def _keep_masks(self, trainer: Trainer) -> None:
         """Keep about ten of the run's topologies, and the last: for distances between them."""
         assert self._topology is not None
-        epochs = trainer.max_epochs or 0
+        epochs = _epochs(trainer)
         every = max(1, math.ceil(epochs / _KEPT_TOPOLOGIES))
         last = trainer.current_epoch == epochs - 1
         folder = self._folder / "masks"
@@ -130,6 +130,14 @@ class RunRecord(Checkpoint):
         write_csv(self._folder / "metrics.csv", _METRICS, self.rows)
         if self._topology is not None:
             write_csv(self._folder / "topology.csv", _TOPOLOGY, self.topology_rows())
+
+
+def _epochs(trainer: Trainer) -> int:
+    """Return after how many epochs training ends, as far as that can be told at the end of one of them; 0 if never."""
+    ends = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs]
+    if trainer.max_steps != -1 and trainer.global_step:
+        ends.append(math.ceil(trainer.max_steps * (trainer.current_epoch + 1) / trainer.global_step))
+    return min(ends, default=0)
 
 
 def _topology_rows(callback: SelfishSparseCallback) -> Iterator[dict[str, Any]]:

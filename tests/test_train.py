@@ -206,3 +206,10 @@ def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path
         run_test([str(tmp_path / "run"), "--checkpoint", str(tmp_path / "nothing.ckpt")])
     with pytest.raises(SystemExit, match=r"data\.no_such_option"):
         run_test([str(tmp_path / "run"), "data.no_such_option=1"])
+
+
+@pytest.mark.parametrize("end", [["trainer.max_epochs=12"], ["trainer.max_epochs=-1", "+trainer.max_steps=24"]])
+def test_about_ten_topologies_are_kept_and_the_last(end: list[str], text: Path, tmp_path: Path) -> None:
+    train(small_config(text, tmp_path, *end, "+trainer.limit_train_batches=2"), tmp_path / "run")
+    kept = sorted(int(path.stem) for path in (tmp_path / "run" / "masks").iterdir())
+    assert kept == [0, 2, 4, 6, 8, 10, 11]
