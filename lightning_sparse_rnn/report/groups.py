@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_sparse_rnn.report.runs import Run
 
-__all__ = ["Group", "differing_settings", "group_runs", "settings_of"]
+__all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 
 # Where something is or runs, and what follows from the seed: no settings of an experiment.
 _ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
@@ -60,6 +60,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         group.runs.sort(key=lambda run: str(run.seed))
     _name(groups)
     return sorted(groups, key=lambda group: (group.corpus, group.mean("test_ppl"), group.name))
+
+
+def by_corpus(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Return the groups of each corpus, whose perplexities can be compared; the order stays."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.corpus, []).append(group)
+    return found
 
 
 def settings_of(run: Run) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from lightning_sparse_rnn.report import perplexity, topology
 from lightning_sparse_rnn.report.distances import Distances
 from lightning_sparse_rnn.report.drawing import Drawing
-from lightning_sparse_rnn.report.groups import Group
+from lightning_sparse_rnn.report.groups import Group, by_corpus
 from lightning_sparse_rnn.report.runs import Run
 from lightning_sparse_rnn.report.tables import (
     Table,
@@ -85,26 +85,23 @@ def build(
         problems: what else is to be said first.
     """
     left_out: list[str] = []
-    corpora = list(dict.fromkeys(group.corpus for group in groups))
-    tables = dict(zip(_finished_corpora(groups), comparisons(groups), strict=True))
+    corpora = by_corpus(groups)
+    tables = comparisons(groups)
     sections = []
-    for number, corpus in enumerate(corpora):
-        own = [group for group in groups if group.corpus == corpus]
-        title = "Perplexity" if len(corpora) == 1 else f"Corpus {number + 1}: {corpus}"
-        blocks = _perplexity(own, left_out)
-        if corpus in tables:
-            blocks.insert(0, tables[corpus])
-        sections.append(Section(f"perplexity-{number + 1}", title, blocks))
+    for number, (corpus, own) in enumerate(corpora.items(), start=1):
+        title = "Perplexity" if len(corpora) == 1 else f"Corpus {number}: {corpus}"
+        blocks = [*_present(tables.get(corpus)), *_perplexity(own, left_out)]
+        sections.append(Section(f"perplexity-{number}", title, blocks))
     sections.append(Section("topology", "Where the weights are", _topology(groups, left_out)))
     sections.append(Section("distances", "How far topologies go", _distances(distances)))
     sections.append(Section("accounting", "What it costs", _present(accounting(groups))))
     sections.append(Section("settings", "Settings", _present(settings(groups))))
     sections.append(Section("runs", "Runs", [runs_table(groups, unreadable)]))
-    if len(perplexity.by_sparsity(groups)) == 0 and groups:
+    if groups and not any(perplexity.by_sparsity(own) for own in corpora.values()):
         left_out.append("Perplexity against sparsity: no method was run at more than one sparsity.")
     return Report(
         summary=_summary(groups, unreadable),
-        problems=[*problems, *_mixed(corpora)],
+        problems=[*problems, *_mixed(list(corpora))],
         sections=[section for section in sections if section.blocks],
         left_out=[*left_out, *distances.left_out],
     )
@@ -224,8 +221,8 @@ def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
     finished = sum(run.results is not None for run in [*runs, *unreadable])
     lines = [f"{_count(len(runs) + len(unreadable), 'run')}, {finished} finished; {_count(len(groups), 'method')}"]
     lines[0] += " or settings, told apart by all but their seeds." if len(groups) > 1 else "."
-    for corpus in dict.fromkeys(group.corpus for group in groups):
-        best = min((group for group in groups if group.corpus == corpus), key=lambda group: group.mean("test_ppl"))
+    for corpus, own in by_corpus(groups).items():
+        best = min(own, key=lambda group: group.mean("test_ppl"))
         if math.isfinite(best.mean("test_ppl")):
             seeds = _count(len(best.values("test_ppl")), "seed")
             lines.append(f"Lowest test perplexity on {corpus}: {best.mean('test_ppl'):.2f}, {best.name} ({seeds}).")
@@ -236,10 +233,6 @@ def _mixed(corpora: Sequence[str]) -> list[str]:
     if len(corpora) < 2:
         return []
     return [f"These runs are of {len(corpora)} corpora, whose perplexities cannot be compared: {'; '.join(corpora)}."]
-
-
-def _finished_corpora(groups: Iterable[Group]) -> list[str]:
-    return list(dict.fromkeys(group.corpus for group in groups if group.finished))
 
 
 def _present(table: Table | None) -> list[Table | Figures]:

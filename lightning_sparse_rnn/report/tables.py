@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_sparse_rnn.report.groups import Group, differing_settings
+from lightning_sparse_rnn.report.groups import Group, by_corpus, differing_settings
 from lightning_sparse_rnn.report.runs import Run, per_tensor, short
 
 __all__ = [
@@ -49,16 +49,20 @@ class Table:
     best: int | None = None
 
 
-def comparisons(groups: Sequence[Group]) -> list[Table]:
-    """Return a table a corpus: mean ± standard deviation over seeds, best test perplexity first."""
-    corpora = list(dict.fromkeys(group.corpus for group in groups))
-    tables = []
-    for number, corpus in enumerate(corpora):
-        table = Table(
-            name="comparison" if len(corpora) == 1 else f"comparison_{number + 1}",
+def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
+    """Return a table for each corpus that has finished runs: mean ± standard deviation over seeds, best method first.
+
+    ``groups`` come sorted, as :func:`~lightning_sparse_rnn.report.groups.group_runs` returns them.
+    """
+    finished = {corpus: [group for group in own if group.finished] for corpus, own in by_corpus(groups).items()}
+    text = "Mean ± standard deviation over seeds; lower is better."
+    if len(finished) > 1:
+        text += " Perplexities on different corpora cannot be compared: each has a table."
+    return {
+        corpus: Table(
+            name="comparison" if len(finished) == 1 else f"comparison_{number}",
             title=f"Perplexity on {corpus}",
-            text="Mean ± standard deviation over seeds; lower is better."
-            + (" Perplexities on different corpora cannot be compared: each has a table." if len(corpora) > 1 else ""),
+            text=text,
             columns=[
                 "method",
                 "seeds",
@@ -70,26 +74,26 @@ def comparisons(groups: Sequence[Group]) -> list[Table]:
                 "epochs",
                 "seconds",
             ],
+            rows=[_comparison(group) for group in own],
+            best=0 if len(own) > 1 else None,
         )
-        finished = [group for group in groups if group.corpus == corpus and group.finished]
-        for group in finished:
-            table.rows.append(
-                [
-                    group.name,
-                    len(group.values("test_ppl")),
-                    _mean_and_deviation(group.values("test_ppl")),
-                    _mean_and_deviation(group.values("val_ppl")),
-                    _rounded(group.mean("unigram_ppl"), 1),
-                    _rounded(group.mean("sparsity"), 4),
-                    _rounded(group.mean("live_weights"), 0),
-                    _rounded(group.mean("epochs"), 0),
-                    _rounded(group.mean("seconds"), 0),
-                ]
-            )
-        table.best = 0 if len(finished) > 1 else None
-        if finished:
-            tables.append(table)
-    return tables
+        for number, (corpus, own) in enumerate(finished.items(), start=1)
+        if own
+    }
+
+
+def _comparison(group: Group) -> list[Any]:
+    return [
+        group.name,
+        len(group.values("test_ppl")),
+        _mean_and_deviation(group.values("test_ppl")),
+        _mean_and_deviation(group.values("val_ppl")),
+        _rounded(group.mean("unigram_ppl"), 1),
+        _rounded(group.mean("sparsity"), 4),
+        _rounded(group.mean("live_weights"), 0),
+        _rounded(group.mean("epochs"), 0),
+        _rounded(group.mean("seconds"), 0),
+    ]
 
 
 def accounting(groups: Sequence[Group]) -> Table | None:

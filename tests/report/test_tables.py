@@ -29,7 +29,7 @@ def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
         for seed, value in enumerate(values)
     ]
     groups = group_runs([read_run(folder) for folder in [*folders, make_run(tmp_path / "going", "set", 1, None)]])
-    (table,) = comparisons(groups)
+    table = comparisons(groups)["ptb"]
     # (90 + 92 + 97)/3 = 93; squares 9 + 1 + 16, over 2: √13 = 3.61. (80 + 81)/2 = 80.5; √0.5 = 0.71.
     assert table.columns[:4] == ["method", "seeds", "test", "validation"]
     assert [row[:4] for row in table.rows] == [
@@ -50,12 +50,13 @@ def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
 
 def test_corpora_have_a_table_each_which_says_so(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", data__source="pydoc")]
+    folders.append(make_run(tmp_path / "c", test_ppl=None, data__source="wikitext2"))
     tables = comparisons(group_runs([read_run(folder) for folder in folders]))
-    assert [(table.name, table.title) for table in tables] == [
-        ("comparison_1", "Perplexity on ptb"),
-        ("comparison_2", "Perplexity on pydoc"),
+    assert [(corpus, table.name, table.title) for corpus, table in tables.items()] == [
+        ("ptb", "comparison_1", "Perplexity on ptb"),
+        ("pydoc", "comparison_2", "Perplexity on pydoc"),
     ]
-    assert all("Perplexities on different corpora cannot be compared" in table.text for table in tables)
+    assert all("Perplexities on different corpora cannot be compared" in table.text for table in tables.values())
 
 
 def test_a_row_a_run_with_what_is_wrong_with_it(tmp_path: Path) -> None:
