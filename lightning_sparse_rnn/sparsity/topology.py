@@ -65,6 +65,7 @@ class SparseTopology:
     Raises:
         ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
             or a tensor would have no live weight.
+        TypeError: ``sparsity`` is no number.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SparseTopology:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         rules = self.check_options(sparsity, allocation, pruning, growth, redistribution)
-        self._density = 1.0 - sparsity
+        self._density = 1.0 - float(sparsity)
         self._seed = seed
         self._updates = 0
         self._live: int | None = None
@@ -253,12 +254,13 @@ class SparseTopology:
 
         Raises:
             ValueError: an argument is out of range or lacks a parameter, or a rule returns something else than asked.
+            TypeError: ``rate`` is no number.
             FloatingPointError: a weight, gradient or momentum is NaN or infinite.
             RuntimeError: :meth:`allocate` is to come first.
 
         Whatever is raised, the topology is unchanged.
         """
-        check_fraction("rate", rate)
+        rate = check_fraction("rate", rate)
         if self._awaits_gradients:
             raise RuntimeError("The live weights are not chosen yet: call `allocate` with the first gradient.")
         quantities = self._quantities(self.needs, gradients)

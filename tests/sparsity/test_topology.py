@@ -306,6 +306,12 @@ def test_sparsity_that_is_no_share(sparsity: Any, error: type[Exception], said: 
     assert torch.equal(module["decoder"].weight, before)
 
 
+def test_numpy_numbers_are_as_good_as_pythons() -> None:
+    one, other = (SparseTopology(weights_of((300, 100)), sparsity) for sparsity in (np.float32(0.25), 0.25))
+    assert one.live_weights == other.live_weights
+    assert type(one.update(np.float32(0.5)).rate) is float  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("option", "known"),
     [
