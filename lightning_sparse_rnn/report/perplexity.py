@@ -24,14 +24,22 @@ from lightning_sparse_rnn.report.drawing import (
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Row, column, is_number
 
-__all__ = ["by_sparsity", "curves", "final_perplexities", "over_sparsity"]
+__all__ = [
+    "by_sparsity",
+    "curve_limits",
+    "curves",
+    "final_perplexities",
+    "first_averaged",
+    "mean_curve",
+    "over_sparsity",
+]
 
 Points = list[tuple[float, float]]
-_MOST_POINTS = 60  # of a line in the background
+_MOST_POINTS = 60  # in a line of the background
 
 
 def final_perplexities(groups: Sequence[Group]) -> Drawing:
-    """A dot a seed, a bar at the mean, and the range of one deviation; in the order of ``groups``."""
+    """A row for each group, in order: a dot for each seed, a bar at the mean, and one standard deviation around it."""
     figure = Figure(figsize=(5.0, 0.9 + 0.27 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for row, group in enumerate(groups):
@@ -50,7 +58,7 @@ def final_perplexities(groups: Sequence[Group]) -> Drawing:
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
     several = any(len(group.values("test_ppl")) > 1 for group in groups)
-    marks = "a dot a seed, a bar at the mean, grey: ± a deviation" if several else "one seed each"
+    marks = "dots: seeds, bar: mean, grey: ± standard deviation" if several else "one seed each"
     figure.suptitle(f"Test perplexity: {marks}", x=0.01, ha="left", fontsize=9)
     bare(axes)
     best = f"{groups[0].name}, {groups[0].mean('test_ppl'):.1f}"
@@ -58,18 +66,19 @@ def final_perplexities(groups: Sequence[Group]) -> Drawing:
 
 
 def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, float] | None) -> Drawing:
-    """A group's validation perplexity over epochs, each seed, with its triggers; behind it the means of others.
+    """A group's perplexity over epochs, its first validations of averaged weights marked, and other groups behind it.
 
     Args:
-        group: whose.
-        others: of each group by its name, as :func:`mean_curve` has it.
-        limits: of perplexity.
+        group: the group whose validation is drawn for each seed, and whose training as the mean over seeds.
+        others: mean validation curves by the names of their groups, of :func:`mean_curve`; the group's own may be
+            among them.
+        limits: the range of perplexity that is shown.
     """
     figure, axes = panel_axes(group.name)
     for name, points in others.items():
         if name != group.name and points:
             axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=0.7)
-    began = [point for run in group.runs if (point := trigger(run.metrics)) is not None]
+    averaged = [point for run in group.runs if (point := first_averaged(run.metrics)) is not None]
     trained = mean_curve(group, "train_ppl")
     for run in group.runs:
         points = column(run.metrics, "val_ppl")
@@ -77,8 +86,8 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
             axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.3, alpha=0.85)
     if trained:
         axes.plot(*zip(*trained, strict=True), color="black", linewidth=1, linestyle=":")
-    if began:
-        axes.plot(*zip(*began, strict=True), "v", color="black", markersize=5)
+    if averaged:
+        axes.plot(*zip(*averaged, strict=True), "v", color="black", markersize=5)
     axes.set_ylabel("perplexity (log scale)", fontsize=8)
     log_perplexity(axes, limits)
     several = len(group.runs) > 1
@@ -86,18 +95,24 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
         Line2D([], [], color=INK, label="validation" + ", each seed" * several),
         Line2D([], [], color="black", linestyle=":", linewidth=1, label="training" + ", mean" * several),
     ]
-    if began:
-        key.append(Line2D([], [], color="black", marker="v", markersize=4, linestyle="", label="averaging begins"))
+    if averaged:
+        label = "averaged weights from here"
+        key.append(Line2D([], [], color="black", marker="v", markersize=4, linestyle="", label=label))
     if len(others) > 1:
         key.append(Line2D([], [], color=GREY, linewidth=0.8, label="other methods"))
     axes.legend(handles=key, frameon=False, fontsize=6.5, loc="upper right", labelspacing=0.25, borderaxespad=0.0)
-    when = ", ".join(sorted({f"{epoch:g}" for epoch, _ in began}, key=float))
-    says = f"Perplexity over epochs of {group.name}" + (f"; averaging begins after epoch {when}" if began else "")
+    says = f"Perplexity over epochs of {group.name}"
+    if averaged:
+        when = " or ".join(f"{epoch:g}" for epoch in sorted({epoch for epoch, _ in averaged}))
+        says += f"; averaged weights are first validated after {when} epochs"
     return Drawing(as_svg(figure, says), "panel")
 
 
 def curve_limits(groups: Sequence[Group]) -> tuple[float, float] | None:
-    """Return the range of perplexity that shows all groups' curves; what comes before their second epoch may pass."""
+    """Return a range of perplexity that shows all groups' curves, or ``None`` if there is nothing to show.
+
+    Curves may leave it in their first epoch, where perplexities are so high that the rest would look flat.
+    """
     values = [
         value
         for group in groups
@@ -109,20 +124,20 @@ def curve_limits(groups: Sequence[Group]) -> tuple[float, float] | None:
     if not values:
         return None
     low, high = 0.92 * min(values), 1.08 * max(values)
-    return low, high * (high / low) ** 0.3  # with room for the key above
+    return low, high * (high / low) ** 0.3  # with room for the key at the top
 
 
-def trigger(metrics: Sequence[Row]) -> tuple[float, float] | None:
-    """Return the first point (epochs trained, validation perplexity) at which averages were validated."""
+def first_averaged(metrics: Sequence[Row]) -> tuple[float, float] | None:
+    """Return the point (epochs trained, perplexity) of the first validation of averaged weights, if there was one."""
     for row in metrics:
         value = row.get("val_ppl")
-        if row.get("averaging") and isinstance(value, (int, float)):
+        if row.get("averaging") and is_number(value):
             return row["epoch"] + 1, value
     return None
 
 
 def mean_curve(group: Group, name: str) -> Points:
-    """Return the mean over the group's runs at each epoch that one of them has come to."""
+    """Return the points (epochs trained, mean of a metric) over those of the group's runs that have come so far."""
     found: dict[float, list[float]] = {}
     for run in group.runs:
         for epoch, value in column(run.metrics, name):
@@ -131,7 +146,7 @@ def mean_curve(group: Group, name: str) -> Points:
 
 
 def over_sparsity(groups: Sequence[Group]) -> Drawing:
-    """Test perplexity against sparsity, a line a method; dense networks as a line across."""
+    """Test perplexity against sparsity, a line for each method; a dense network's is horizontal."""
     figure = Figure(figsize=(5.0, 3.3), layout="constrained")
     axes = figure.subplots()
     found = by_sparsity(groups)

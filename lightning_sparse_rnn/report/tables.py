@@ -134,8 +134,9 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
     table = Table(
         name="runs",
         title="Every run",
-        text="An unfinished run goes on when its command is given again.",
-        columns=["method", "seed", "test", "validation", "epochs", "averaging from", "remarks", "folder"],
+        text="An unfinished run goes on when its command is given again. The epoch in which averaging began is counted "
+        "from 0, as in results.json.",
+        columns=["method", "seed", "test", "validation", "epochs", "averaging began", "remarks", "folder"],
     )
     seeds = Counter((group.name, repr(run.seed)) for group in groups for run in group.runs)
     for name, run in [

@@ -44,6 +44,7 @@ def make_run(
         at[key] = value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    # The trigger fires in the validation of epoch 1, so that the first to see averaged weights is that of epoch 2.
     rows = [
         {"epoch": epoch, "train_ppl": 200 - 40 * epoch, "val_ppl": 150 - 10 * epoch, "averaging": int(epoch > 1)}
         for epoch in range(EPOCHS)

@@ -120,7 +120,7 @@ def test_every_figure_says_what_it_shows(text: str) -> None:
         assert len(svg.split()) > 5
     assert any("static, sparsity 0.8" in svg for svg in page.svgs)  # whole, though coordinates are rounded
     # Text is text, so that it can be searched and scales with its figure.
-    assert any("averaging begins" in svg for svg in page.svgs)
+    assert any("averaged weights from here" in svg for svg in page.svgs)
 
 
 def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str, made: Report, folder: Path) -> None:

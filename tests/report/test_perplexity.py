@@ -7,7 +7,7 @@ import pytest
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.groups import Group, group_runs
-from lightning_sparse_rnn.report.perplexity import by_sparsity, over_sparsity
+from lightning_sparse_rnn.report.perplexity import by_sparsity, curves, first_averaged, over_sparsity
 from lightning_sparse_rnn.report.runs import read_run
 
 
@@ -63,3 +63,19 @@ def test_dense_is_a_line_across_whatever_sparsity_others_were_given(tmp_path: Pa
     picture = over_sparsity(groups).svg
     assert ">dense<" in picture.replace("\n", "")
     assert "static" not in picture  # one point is no line
+
+
+def test_the_first_validation_of_averaged_weights_is_marked(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert run.results is not None
+    assert run.results["averaging_began_epoch"] == 1
+    assert first_averaged(run.metrics) == (3, 130)  # the one after the validation in which the trigger fired
+    assert "averaged weights are first validated after 3 epochs" in curves(Group([run], "selfish"), {}, None).svg
+
+
+def test_a_run_that_never_averages_has_no_mark(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    for row in run.metrics:
+        row["averaging"] = 0
+    assert first_averaged(run.metrics) is None
+    assert "averaged" not in curves(Group([run], "selfish"), {}, None).svg
