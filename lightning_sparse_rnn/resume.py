@@ -94,7 +94,7 @@ class ResumesExactly(Callback):
         lost = list(saved["lost"])
         if saved["validation_is_due"] and checkpoint["global_step"] == trainer.max_steps:
             lost.append("the validation after the last step is not made; `trainer.validate` makes it")
-        if lost:
+        if lost and self._speaks(trainer):
             rank_zero_warn(
                 f"This checkpoint was written where training cannot go on exactly: {'; '.join(lost)}. Where that "
                 "matters, resume from one written at the end of an optimizer step, a validation or an epoch."
@@ -113,7 +113,8 @@ class ResumesExactly(Callback):
         self._restore(trainer)
         device = trainer.strategy.root_device
         trainer.callback_metrics.update({name: value.to(device) for name, value in self._metrics.items()})
-        if self._resumed and any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+        plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+        if self._resumed and plateau and self._speaks(trainer):
             rank_zero_warn(
                 "Lightning leaves out an update of ReduceLROnPlateau when it goes on from a checkpoint: the learning "
                 "rate may fall later than in an uninterrupted run. Where that matters, use a scheduler without metric."
@@ -123,6 +124,11 @@ class ResumesExactly(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # A fit that never started, as after the learning rate finder, leaves nothing to the next.
         self._to_restore, self._metrics = None, {}
+
+    def _speaks(self, trainer: Trainer) -> bool:
+        """Whether to warn: where a Trainer has several callbacks of this kind, the first one does."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        return next(callback for callback in callbacks if isinstance(callback, ResumesExactly)) is self
 
     def _restore(self, trainer: Trainer, keep: bool = False) -> None:
         if self._to_restore is not None:
