@@ -46,8 +46,8 @@ def account(
     one pass. A training step is three: forward, gradient of the activations, gradient of the weights; the last is
     dense wherever rules look at dense gradients:
 
-        3·f_S / 3·f_D              of a step without them
-        (2·f_S + f_D) / 3·f_D      of a step with them (Evci et al. 2020, appendix H, take one such step an update)
+        (3·f_S) / (3·f_D)          of a step without them
+        (2·f_S + f_D) / (3·f_D)    of a step with them (Evci et al. 2020, appendix H, take one such step an update)
 
     Args:
         updates: a run's topologies in order, as in ``SelfishSparseCallback.updates``: the ``step`` each begins at, and

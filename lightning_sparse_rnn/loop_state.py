@@ -1,4 +1,4 @@
-"""Where a resumed run goes on: the counters of Lightning's loops in a checkpoint, put in order."""
+"""Repairs the counters of Lightning's loops in a checkpoint, so that a resumed run continues at the right place."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ __all__ = ["SNTASGD"]
 
 
 class SNTASGD(Optimizer):
-    """Plain SGD whose weights are averaged from the day validation stops improving, each since it was last born.
+    """SGD that, once validation stops improving, also averages every weight over the steps since it was last regrown.
 
     Every step is plain SGD with L2 weight decay, restricted to live weights. Once the trigger has fired, each weight
     ``i`` also has the average over the steps since its birth ``bᵢ`` (the later of the trigger and its last regrowth),
@@ -266,7 +266,8 @@ class SNTASGD(Optimizer):
 
         Args:
             parameter: one of this optimizer's.
-            copy: ``False`` may return memory that the next step changes, for whoever reads it at once.
+            copy: if ``False``, the result may share memory with the optimizer's state, which the next step changes: use
+                it at once.
         """
         if not self._averaging:
             return parameter.detach().to(parameter.dtype, copy=copy)
@@ -296,7 +297,7 @@ class SNTASGD(Optimizer):
         self._folded = self._steps
 
     def _fold_into(self, mean: Tensor, total: Tensor, born: Tensor | int) -> None:
-        """Fold the sum of the ``n`` latest steps into ``mean``: mean + (sum − n · mean) / (K − b); ``total`` goes."""
+        """Fold the sum of the ``n`` latest steps into ``mean``: mean + (sum − n · mean) / (K − b); ``total`` is overwritten."""
         mean.add_(total.sub_(mean, alpha=self._steps - self._folded).div_(self._steps - born))
 
     def _sum(self, parameter: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 __all__ = ["STYLES", "draw_run", "plot_densities"]
 
-# Told apart by lightness and by dash, so that they survive a black-and-white print and colour blindness.
-#: Of lines that are drawn together.
+#: Line styles for the curves of one plot, told apart by lightness and dash: in black and white, and by the colour-blind.
 STYLES: list[dict[str, Any]] = [
     {"color": "#08306b", "linestyle": "-"},
     {"color": "#d95f0e", "linestyle": "--"},

@@ -32,8 +32,8 @@ class RunInterrupted(SystemExit):
 def worked_on(folder: Path) -> Iterator[None]:
     """Keep other processes from a run's folder.
 
-    The system lets go when the process ends, however it does. What is locked is a file of its own, which stays: one
-    that is ever replaced could be locked by two, each having another in hand.
+    The system releases the lock when the process ends, however it does. The lock file is separate and never deleted: if
+    it were replaced, two processes could each lock a different file of the same name.
 
     Raises:
         RunIsElsewhere: another process has it.

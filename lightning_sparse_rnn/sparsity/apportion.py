@@ -12,7 +12,8 @@ def apportion(total: int, shares: Sequence[float], limits: Sequence[int]) -> lis
     """Divide ``total`` in proportion to ``shares``, none above its limit, so that the sum is exactly ``total``.
 
     What a limit cuts off goes to the others in their proportion. Fractions are rounded by largest remainder; of equal
-    ones the earlier is rounded up. Where only shares of zero have room left, they take the rest by their limits.
+    ones the earlier is rounded up. If every positive share is at its limit, the rest is divided among
+    the others in proportion to their limits.
 
     Args:
         total: at most the sum of the limits.

@@ -26,10 +26,11 @@ def random(free: Positions, count: int) -> Tensor:
 
 
 def random_elsewhere(free: Positions, count: int) -> Tensor:
-    """Regrow uniformly at random where this update has not pruned; only what finds no room there comes back at once.
+    """Regrow uniformly at random where this update has not pruned.
 
-    With :func:`random` a good part of the pruned, at high rates, begins anew from zero where it was: those are changes
-    that explore nothing. Weights that were pruned while they were zero count as inactive all along.
+    At high rates :func:`random` regrows many weights exactly where they were just pruned, which resets them and explores
+    nothing. This rule uses those positions only when no others are left. A weight that was zero when it was pruned
+    counts as one that was inactive before.
     """
     rested = free.weights == 0
     room = count_true(rested)

@@ -17,8 +17,8 @@ __all__ = ["Positions"]
 class Positions:
     """The positions a rule chooses from: the ``n = len(positions)`` live, or inactive, ones of a pool, in order.
 
-    Every tensor here has shape ``(n,)`` and is a copy, made when it is asked for. Of inactive positions the weights
-    are zero, but for those that were pruned a moment ago, which still have their value.
+    Every tensor here has shape ``(n,)`` and is a copy, made when it is asked for. The weights of
+    inactive positions are zero, except those pruned earlier in the same update, which still have their old values.
 
     Attributes:
         generator: for what the rule draws at random: equal on every rank and after every resume.
