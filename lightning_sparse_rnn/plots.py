@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 __all__ = ["STYLES", "draw_run", "plot_densities"]
 
-#: Line styles for the curves of one plot, told apart by lightness and dash: in black and white, and by the colour-blind.
+#: Line styles for the curves of one plot, told apart by lightness and dash, in black and white too.
 STYLES: list[dict[str, Any]] = [
     {"color": "#08306b", "linestyle": "-"},
     {"color": "#d95f0e", "linestyle": "--"},
