@@ -18,31 +18,31 @@ class ColumnBatches:
     """One text as time-major batches for truncated backpropagation through time.
 
     The text is cut into equal contiguous columns, its remainder dropped, and the columns are read in
-    parallel: each batch is ``(inputs, targets)``, both int64 of shape (T, B), with ``targets`` one step
+    parallel: each batch is `(inputs, targets)`, both int64 of shape (T, B), with `targets` one step
     ahead. The state a model carries from batch to batch thus belongs to the text just before. The last batch
     of an epoch may be shorter. Batches are views of one contiguous tensor; reading them copies nothing.
 
-    With several processes the text is cut into ``columns * world_size`` columns and each process reads its
-    own ``columns`` of them: together they see what one process with all columns would.
+    With several processes the text is cut into `columns * world_size` columns and each process reads its
+    own `columns` of them: together they see what one process with all columns would.
 
     Iterating has no side effects. Which epoch it is, and which of its batches is processed next, is the
-    trainer's to say (``position``): a loader only knows which it has handed out, and trainers fetch ahead.
-    In a loop of one's own, iterate over ``epoch(0)``, ``epoch(1)``, … instead.
+    trainer's to say (`position`): a loader only knows which it has handed out, and trainers fetch ahead.
+    In a loop of one's own, iterate over `epoch(0)`, `epoch(1)`, … instead.
 
-    ``state_dict`` and ``load_state_dict`` are Lightning's protocol for resuming in the middle of an epoch.
+    `state_dict` and `load_state_dict` are Lightning's protocol for resuming in the middle of an epoch.
 
     Args:
-        ids: The text, 1-D int64.
-        columns: Columns per process, B.
-        lengths: Time steps of the batches, T.
-        rank: This process's number.
-        world_size: How many processes there are.
-        device: Where the text lies, whole, so that no batch has to be moved there. None for the CPU.
-        position: Gives the epoch and the batch in it that the trainer processes next. None for a text that
+        ids: the text, 1-D int64.
+        columns: columns per process, B.
+        lengths: time steps of the batches, T.
+        rank: this process's number.
+        world_size: how many processes there are.
+        device: where the text lies, whole, so that no batch has to be moved there. None: the CPU.
+        position: gives the epoch and the batch in it that the trainer processes next. None: a text that
             is always read from its start, as in evaluation.
 
     Raises:
-        ValueError: If an argument is out of range, or the text too short for one batch.
+        ValueError: if an argument is out of range, or the text too short for one batch.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ColumnBatches:
         self._cut = {"tokens": len(ids), "columns": total, **asdict(lengths)}
 
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch ``index``, from batch ``start`` on."""
+        """The batches of epoch `index`, from batch `start` on."""
         last = len(self._rows) - 1  # the last row is a target only
         row = 0
         for batch, length in enumerate(self._lengths.epoch(index)):
@@ -89,14 +89,14 @@ class ColumnBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self._position()[0] if self._position is not None else 0
-        # The place resumed from is behind as soon as the trainer has come to a later epoch.
+        # Once the trainer has reached a later epoch, the position resumed from no longer applies.
         return self.epoch(*max((epoch, 0), self._resumed))
 
     def __len__(self) -> int:
         """Batches in an epoch.
 
         Raises:
-            TypeError: With drawn lengths, as for an object without a length.
+            TypeError: with drawn lengths, as for an object without a length.
         """
         # Drawn lengths give each epoch its own number of batches. Given a number, Lightning would take the
         # first epoch's for all of them and cut the longer ones short; without, it reads each to its end.
@@ -110,10 +110,10 @@ class ColumnBatches:
         return {"epoch": epoch, "batch": batch, "cut": self._cut}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was saved.
+        """Go on where `state` was saved.
 
         Raises:
-            ValueError: If that was in the middle of an epoch and the text is now cut in another way.
+            ValueError: if that was in the middle of an epoch and the text is now cut in another way.
         """
         was = state["cut"]
         if state["batch"] > 0 and was != self._cut:

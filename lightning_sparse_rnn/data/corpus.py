@@ -13,20 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_sparse_rnn.data.texts import Texts
+from lightning_sparse_rnn.data.texts import EOS, UNKNOWN, Texts
 from lightning_sparse_rnn.files import replacing
 
-__all__ = ["EOS", "UNKNOWN", "Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
-
-UNKNOWN = "<unk>"
-EOS = "<eos>"
+__all__ = ["Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
 
 # Part of every cache key: raise it when tokenisation or the layout of the cache changes.
 _CACHE_FORMAT = 1
 
 
 def tokenize(text: str) -> list[str]:
-    """The tokens of ``text``: what stands between white space, and one ``<eos>`` for each line.
+    """The tokens of `text`: what stands between white space, and one `<eos>` for each line.
 
     A blank line is a line; a last line without a line break counts as one.
     """
@@ -38,10 +35,10 @@ def tokenize(text: str) -> list[str]:
 class Vocabulary:
     """A two-way table between tokens and the ids 0, 1, 2, …
 
-    ``<unk>`` is id 0 and ``<eos>`` id 1, in the text or not; the other tokens follow in the order given.
+    `<unk>` is id 0 and `<eos>` id 1, in the text or not; the other tokens follow in the order given.
 
     Args:
-        tokens: The tokens; repetitions are allowed and count once.
+        tokens: the tokens; repetitions are allowed and count once.
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -50,7 +47,7 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, text: str) -> Vocabulary:
-        """The vocabulary of ``text``, in order of first appearance."""
+        """The vocabulary of `text`, in order of first appearance."""
         return cls(tokenize(text))
 
     def __len__(self) -> int:
@@ -66,20 +63,20 @@ class Vocabulary:
         return hash(self.tokens)
 
     def id(self, token: str) -> int:
-        """The id of ``token``; that of ``<unk>`` for a token not in the vocabulary."""
+        """The id of `token`; that of `<unk>` for a token not in the vocabulary."""
         return self._ids.get(token, 0)
 
     def encode(self, text: str) -> Tensor:
-        """``text`` as ids: 1-D, int64, one ``<eos>`` for each line."""
+        """`text` as ids: 1-D, int64, one `<eos>` for each line."""
         tokens = tokenize(text)
         ids = self._ids
         return torch.from_numpy(np.fromiter((ids.get(token, 0) for token in tokens), dtype=np.int64, count=len(tokens)))
 
     def decode(self, ids: Tensor) -> str:
-        """Text of a 1-D tensor of ids: tokens with one space between them, a line break for ``<eos>``.
+        """Text of a 1-D tensor of ids: tokens with one space between them, a line break for `<eos>`.
 
-        ``decode(encode(text))`` is ``text`` with its white space made uniform and its unknown tokens
-        written ``<unk>``.
+        `decode(encode(text))` is `text` with its white space made uniform and its unknown tokens
+        written `<unk>`.
         """
         words = " ".join("\n" if self.tokens[index] == EOS else self.tokens[index] for index in ids.tolist())
         return re.sub(" ?\n ?", "\n", words)
@@ -101,10 +98,10 @@ class Corpus:
         return cls(vocabulary, *(vocabulary.encode(text) for text in texts))
 
     def with_train_lines(self, lines: int) -> Corpus:
-        """The same corpus with the first ``lines`` lines of its training text; the vocabulary stays.
+        """The same corpus with the first `lines` lines of its training text; the vocabulary stays.
 
         Raises:
-            ValueError: If the training text has fewer lines.
+            ValueError: if the training text has fewer lines.
         """
         ends = (self.train == self.vocabulary.id(EOS)).nonzero().flatten()
         if not 1 <= lines <= len(ends):
@@ -115,11 +112,11 @@ class Corpus:
 
 
 def cached_corpus(texts: Texts, folder: Path) -> Corpus:
-    """The corpus of ``texts``, tokenised once and from then on read from ``folder``.
+    """The corpus of `texts`, tokenised once and from then on read from `folder`.
 
-    The file's name holds a hash of the texts and of the cache's format, so it can be out of date only by
-    being unused. It is written beside its place and moved there, so processes may share the folder. A file
-    that cannot be read is made anew, and one that cannot be written done without, with a warning.
+    The file's name holds a hash of the texts and of the cache's format, so a file is never out of date, only
+    unused. It is whole or not there, so processes may share the folder. A file that cannot be read is made
+    anew, and a folder that cannot be written to is done without, both with a warning.
     """
     path = folder / f"corpus-{_content_key(texts)}.pt"
     if path.exists():
@@ -167,15 +164,15 @@ def _read(path: Path) -> Corpus:
 def unigram_perplexity(train_ids: Tensor, test_ids: Tensor, vocab_size: int) -> float:
     """Test perplexity of add-one smoothed token frequencies: what a model that ignores context reaches.
 
-    p(v) = (count of v in ``train_ids`` + 1) / (len(``train_ids``) + ``vocab_size``)
+    p(v) = (count of v in `train_ids` + 1) / (len(`train_ids`) + `vocab_size`)
 
     Args:
         train_ids: 1-D int64, the text that is counted.
         test_ids: 1-D int64, the text that is predicted, at least one token.
-        vocab_size: Number of different ids.
+        vocab_size: number of different ids.
 
     Raises:
-        ValueError: If ``test_ids`` is empty.
+        ValueError: if `test_ids` is empty.
     """
     if test_ids.numel() == 0:
         raise ValueError("Expected at least one token in `test_ids`, got none.")

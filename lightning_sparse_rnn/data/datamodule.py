@@ -17,10 +17,10 @@ __all__ = ["TextDataModule"]
 
 
 class TextDataModule(pl.LightningDataModule):
-    """Text for word-level language models, in time-major batches ``(inputs, targets)`` of shape (T, B).
+    """Text for word-level language models, in time-major batches `(inputs, targets)` of shape (T, B).
 
-    The training text is cut into ``batch_size`` columns per process, so a run on k processes with
-    ``batch_size=n`` reads what one process with ``batch_size=k * n`` reads. Validation and test text are not
+    The training text is cut into `batch_size` columns per process, so a run on k processes with
+    `batch_size=n` reads what one process with `batch_size=k * n` reads. Validation and test text are not
     split: every process evaluates all of it, so that all have the same metrics, and a number does not depend
     on how many processes computed it.
 
@@ -29,22 +29,21 @@ class TextDataModule(pl.LightningDataModule):
     Args:
         source: "pydoc" (the language reference of the running Python; no download), "ptb", "wikitext-2" or
             "folder".
-        root: Folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
+        root: folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
             without one; "pydoc" has no files.
-        batch_size: Columns of the training text per process.
-        eval_batch_size: Columns of the validation text. Perplexity depends on it, a little: the state of
+        batch_size: columns of the training text per process.
+        eval_batch_size: columns of the validation text. Perplexity depends on it, a little: the state of
             every column starts from zero.
-        test_batch_size: Columns of the test text. None for as many as in validation.
-        bptt: Time steps of a batch, or the base of drawn lengths; evaluation always reads ``bptt`` steps.
-        lengths: "fixed", or "drawn" for training lengths drawn at random about ``bptt``; see
-            :class:`~lightning_sparse_rnn.data.lengths.SequenceLengths`.
-        max_extra: With drawn lengths: no batch is longer than ``bptt + max_extra``. None for no limit.
-        train_lines: Train on the first lines only. The vocabulary is still that of the whole text.
-        cache_dir: Folder for downloads and tokenised text. None for the user's cache folder.
-        seed: Seed of the drawn lengths.
+        test_batch_size: columns of the test text. None: as many as in validation.
+        bptt: time steps of a batch, or the base of drawn lengths; evaluation always reads `bptt` steps.
+        lengths: "fixed", or "drawn" for training lengths drawn at random about `bptt`; see `SequenceLengths`.
+        max_extra: with drawn lengths: no batch is longer than `bptt + max_extra`. None: no limit.
+        train_lines: train on the first lines only. The vocabulary is still that of the whole text.
+        cache_dir: folder for downloads and tokenised text. None: the user's cache folder.
+        seed: seed of the drawn lengths.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: if an argument is out of range.
     """
 
     def __init__(

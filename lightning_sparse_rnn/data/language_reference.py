@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from lightning_sparse_rnn.data.texts import Texts
+from lightning_sparse_rnn.data.texts import UNKNOWN, Texts
 
 __all__ = ["language_reference", "split_topics"]
 
@@ -21,10 +21,10 @@ _SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 
 def language_reference() -> Texts:
-    """The language reference that ``help()`` shows, as train, valid and test text.
+    """The language reference that `help()` shows, as train, valid and test text.
 
     The texts are those of the running interpreter, the same at every call. A paragraph is a line; words and
-    punctuation marks are tokens, in lower case; words seen once in train are written ``<unk>``, as published
+    punctuation marks are tokens, in lower case; words seen once in train are written `<unk>`, as published
     corpora have it, so that a model learns to expect unknown words.
 
     Topics quote one another: "specialnames" holds all of "customization" and "attribute-access". So a topic
@@ -32,7 +32,7 @@ def language_reference() -> Texts:
     share a long line stay on one side of the split: no long line of the reference is in two of the texts.
 
     Raises:
-        FileNotFoundError: If this Python comes without its reference.
+        FileNotFoundError: if this Python comes without its reference.
     """
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
@@ -65,7 +65,7 @@ def split_topics(topics: Mapping[str, str]) -> Texts:
     counts = Counter(token for paragraph in parts["train"] for token in paragraph)
 
     def line(paragraph: list[str]) -> str:
-        return " ".join("<unk>" if counts[token] == 1 else token for token in paragraph) + "\n"
+        return " ".join(UNKNOWN if counts[token] == 1 else token for token in paragraph) + "\n"
 
     return Texts(**{part: "".join(map(line, paragraphs)) for part, paragraphs in parts.items()})
 

@@ -21,22 +21,22 @@ _HALF_PROBABILITY = 0.05
 class SequenceLengths:
     """The sequence lengths of every epoch.
 
-    "fixed" lengths are all ``bptt``. "drawn" ones (Merity et al. 2018, section 5) come anew for each batch:
+    "fixed" lengths are all `bptt`. "drawn" ones (Merity et al. 2018, section 5) come anew for each batch:
 
         base   = bptt with probability 0.95, else bptt / 2
         length = max(5, ⌊N(base, 5)⌋), and at most bptt + max_extra if that is given
 
-    They are drawn from a generator made of (``seed``, epoch): nothing global is consumed, all processes draw
+    They are drawn from a generator made of (`seed`, epoch): nothing global is consumed, all processes draw
     the same, and an epoch taken up in its middle goes on as it would have.
 
     Args:
-        bptt: Time steps, at least 1; at least 5 for drawn lengths.
+        bptt: time steps, at least 1; at least 5 for drawn lengths.
         kind: "fixed" or "drawn".
-        max_extra: With drawn lengths: how far one may pass ``bptt``. None for no limit.
-        seed: Seed of drawn lengths, at least 0.
+        max_extra: with drawn lengths: how far one may pass `bptt`. None: no limit.
+        seed: seed of drawn lengths, at least 0.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: if an argument is out of range.
     """
 
     bptt: int
@@ -60,7 +60,7 @@ class SequenceLengths:
             raise ValueError(f"Expected `seed` of at least 0, got {self.seed}.")
 
     def epoch(self, index: int) -> Iterator[int]:
-        """The lengths of epoch ``index``, without end."""
+        """The lengths of epoch `index`, without end."""
         return repeat(self.bptt) if self.kind == "fixed" else self._drawn(index)
 
     def _drawn(self, epoch: int) -> Iterator[int]:

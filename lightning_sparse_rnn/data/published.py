@@ -19,9 +19,9 @@ class PublishedCorpus:
     """Three files with their checksums, and where they lie.
 
     Attributes:
-        name: The name of the source, and of the folder inside ``root`` that may hold the files.
-        url: What stands before a file's name in its address.
-        files: Name and sha256 of each part's file.
+        name: the name of the source, and of the folder inside `root` that may hold the files.
+        url: what stands before a file's name in its address.
+        files: name and sha256 of each part's file.
     """
 
     name: str
@@ -29,11 +29,11 @@ class PublishedCorpus:
     files: Mapping[str, tuple[str, str]]
 
     def read(self, root: Path) -> Texts:
-        """The texts of the files in ``root``, or in its folder of the corpus's name.
+        """The texts of the files in `root`, or in its folder of the corpus's name.
 
         Raises:
-            FileNotFoundError: If a file is missing.
-            ValueError: If a file is not the published one.
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file is not the published one.
         """
         found = find_texts(root, {part: (name, f"{self.name}/{name}") for part, (name, _) in self.files.items()})
         if missing := [name for part, (name, _) in self.files.items() if part not in found]:
@@ -51,12 +51,12 @@ class PublishedCorpus:
         return Texts(**{part: read_text(path) for part, path in found.items()})
 
     def download(self, folder: Path) -> Texts:
-        """The texts of the files in ``folder``, those not there or damaged fetched first.
+        """The texts of the files in `folder`, those not there or damaged fetched first.
 
         A file comes to its place only once its checksum is right.
 
         Raises:
-            ConnectionError: If a file cannot be fetched, or is another than the published one.
+            ConnectionError: if a file cannot be fetched, or is another than the published one.
         """
         for name, sha256 in self.files.values():
             url = f"{self.url}/{name}"

@@ -21,7 +21,7 @@ def default_cache_dir() -> Path:
 
 
 def check_source(source: str, root: str | Path | None) -> None:
-    """Raise ValueError if there is no such source, or if ``root`` does not go with it."""
+    """Raise ValueError if there is no such source, or if `root` does not go with it."""
     if source not in SOURCES:
         raise ValueError(f"Expected `source` to be one of {', '.join(SOURCES)}, got {source!r}.")
     if source == "folder" and root is None:
@@ -31,19 +31,19 @@ def check_source(source: str, root: str | Path | None) -> None:
 
 
 def load_texts(source: str, root: str | Path | None = None, cache_dir: str | Path | None = None) -> Texts:
-    """The texts of ``source``.
+    """The texts of `source`.
 
     Args:
         source: "pydoc", "ptb", "wikitext-2" or "folder".
-        root: A folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
+        root: folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
             without one; "pydoc" has no files.
-        cache_dir: Where downloads go. None for :func:`default_cache_dir`.
+        cache_dir: where downloads go. None: `default_cache_dir()`.
 
     Raises:
-        ValueError: If there is no such source, ``root`` does not go with it, or a file is not what it
+        ValueError: if there is no such source, `root` does not go with it, or a file is not what it
             should be.
-        FileNotFoundError: If a file is missing.
-        ConnectionError: If a download fails.
+        FileNotFoundError: if a file is missing.
+        ConnectionError: if a download fails.
     """
     check_source(source, root)
     if source == "pydoc":
@@ -57,7 +57,7 @@ def load_texts(source: str, root: str | Path | None = None, cache_dir: str | Pat
 
 
 def _read_folder(root: Path) -> Texts:
-    """Any folder with ``train.txt``, ``valid.txt`` and ``test.txt``, or ``NAME.train.txt`` and so on."""
+    """Any folder with `train.txt`, `valid.txt` and `test.txt`, or `NAME.train.txt` and so on."""
     found = find_texts(root, {part: (f"{part}.txt", f"*.{part}.txt") for part in Texts._fields})
     if missing := [f"{part}.txt or NAME.{part}.txt" for part in Texts._fields if part not in found]:
         raise FileNotFoundError(f"Expected {', '.join(missing)} in {root}, but {list_folder(root)}.")

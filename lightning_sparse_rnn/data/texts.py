@@ -1,4 +1,4 @@
-"""The three texts of a corpus, and finding and reading them in a folder."""
+"""The three texts of a corpus: the conventions they are in, and finding and reading them in a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Texts", "find_texts", "list_folder", "read_text"]
+__all__ = ["EOS", "UNKNOWN", "Texts", "find_texts", "list_folder", "read_text"]
+
+#: What stands for a word that is not in the vocabulary, also in the files of published corpora.
+UNKNOWN = "<unk>"
+#: The token at the end of every line. No file has it: it stands for the line break.
+EOS = "<eos>"
 
 
 class Texts(NamedTuple):
@@ -18,12 +23,12 @@ class Texts(NamedTuple):
 
 
 def find_texts(root: Path, patterns: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    """The file of each part in ``root``: what the first of the part's shell patterns with a match finds.
+    """The file of each part in `root`: what the first of the part's shell patterns with a match finds.
 
     Parts without a file are left out.
 
     Raises:
-        ValueError: If a pattern matches several files.
+        ValueError: if a pattern matches several files.
     """
     found = {}
     for part, candidates in patterns.items():
@@ -39,7 +44,7 @@ def find_texts(root: Path, patterns: Mapping[str, Sequence[str]]) -> dict[str, P
 
 
 def list_folder(root: Path) -> str:
-    """What stands in ``root``, in words for an error message."""
+    """What stands in `root`, in words for an error message."""
     if not root.is_dir():
         return "there is no such folder"
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
@@ -50,7 +55,7 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        ValueError: If it is not UTF-8, or holds nothing but white space.
+        ValueError: if it is not UTF-8, or holds nothing but white space.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
