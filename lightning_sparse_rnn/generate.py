@@ -14,12 +14,11 @@ from torch import Tensor
 
 from lightning_sparse_rnn.checkpoints import load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.models import LanguageModel, Network
 
 __all__ = ["generate", "main"]
-
-_END_OF_LINE = "<eos>"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -138,7 +137,7 @@ def _spaced(words: Iterable[str]) -> Iterator[str]:
     """`words` with a space between them, and line breaks for the ends of lines."""
     space = ""
     for word in words:
-        if word == _END_OF_LINE:
+        if word == EOS:
             yield "\n"
             space = ""
         else:

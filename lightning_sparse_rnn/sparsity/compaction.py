@@ -1,6 +1,7 @@
 """What stands where a mask is true: counted, taken out in one piece, and put back.
 
-On a CPU by numpy, in pieces that stay in its cache: torch takes two to six times as long. Elsewhere by torch.
+On the CPU by numpy, block by block so that each block stays in cache (2 to 6 times faster than torch); on other devices
+by torch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["INTEGERS", "compact", "compact_into", "count_true", "expand", "positions_of"]
 
-_PIECE = 65_536
+_BLOCK = 65_536
 #: By their size in bytes. Where values are only moved they stand for any dtype, and numpy has no bfloat16.
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -42,8 +43,8 @@ def compact_into(out: Tensor, values: Tensor, where: Tensor) -> Tensor:
     if not (_is_here(values) and _is_here(where) and _is_here(out)):
         return out.copy_(values[where.to(values.device)])
     source, target = _as_integers(values), _as_integers(out)
-    for piece, indices, start in _pieces(where):
-        np.take(source[piece], indices, out=target[start : start + len(indices)], mode="clip")
+    for block, indices, start in _blocks(where):
+        np.take(source[block], indices, out=target[start : start + len(indices)], mode="clip")
     return out
 
 
@@ -53,18 +54,18 @@ def expand(values: Tensor, where: Tensor) -> Tensor:
     if not (_is_here(values) and _is_here(where)):
         return out.masked_scatter_(where, values)
     source, target = _as_integers(values), _as_integers(out)
-    for piece, indices, start in _pieces(where):
-        target[piece][indices] = source[start : start + len(indices)]
+    for block, indices, start in _blocks(where):
+        target[block][indices] = source[start : start + len(indices)]
     return out
 
 
-def _pieces(where: Tensor) -> Iterator[tuple[slice, np.ndarray, int]]:
+def _blocks(where: Tensor) -> Iterator[tuple[slice, np.ndarray, int]]:
     """Yield slices, where in them ``where`` is true, and how often it was before."""
     mask, before = where.numpy(), 0
-    for start in range(0, len(mask), _PIECE):
-        piece = slice(start, start + _PIECE)
-        indices = np.flatnonzero(mask[piece])
-        yield piece, indices, before
+    for start in range(0, len(mask), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        indices = np.flatnonzero(mask[block])
+        yield block, indices, before
         before += len(indices)
 
 
