@@ -1,1 +1,1 @@
-"""``sparse-rnn-report``: what runs have done, side by side, as one page."""
+"""``sparse-rnn-report``: compares runs on one page."""

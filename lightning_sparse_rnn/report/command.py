@@ -1,4 +1,4 @@
-"""``sparse-rnn-report``: what runs have done, side by side, as one page and as tables."""
+"""``sparse-rnn-report``: compares runs on one page and in tables."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ _SECONDS = 8.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare runs of sparse-rnn-train: one page, report.html, and its tables as CSV and Markdown beside it."""
+    """Compare runs of sparse-rnn-train: write a page, report.html, and beside it its tables as CSV and Markdown."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-report", description=main.__doc__)
-    parser.add_argument("path", type=Path, nargs="+", help="a run's folder, or one with runs in it, as a sweep leaves")
-    parser.add_argument("--output", type=Path, help=f"where it goes; {_FOLDER}/ in the first PATH if not given")
+    parser.add_argument(
+        "path", type=Path, nargs="+", help="a run's folder, or a folder with runs in it, such as a sweep's"
+    )
+    parser.add_argument("--output", type=Path, help=f"folder of the report (default: {_FOLDER}/ in the first PATH)")
     parser.add_argument(
         "--distance-seconds",
         type=float,
         default=_SECONDS,
-        help="time for distances of topologies, which take seconds each in large networks; %(default)g if not given",
+        help="time for distances of topologies, each of which takes seconds in large networks (default: %(default)g)",
     )
     given = parser.parse_args(arguments)
     folders, problems = find_runs(given.path)
@@ -53,14 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(folders: Sequence[Path], output: Path, seconds: float = _SECONDS, problems: Sequence[str] = ()) -> Report:
-    """Write the report on the runs in ``folders`` to ``output``, a folder, and return what it says.
+    """Write the report on the runs in ``folders`` to the folder ``output``, and return what it says.
 
     Args:
-        folders: of runs.
-        output: gets ``report.html``, ``report.md``, a CSV a table, and ``distances.json``, so that no distance of
-            topologies is measured twice.
-        seconds: how long to measure distances.
-        problems: what else is to be said first.
+        folders: the runs' folders.
+        output: an existing folder. It gets ``report.html``, ``report.md``, a CSV file for each table, and
+            ``distances.json``, from which the next report takes distances of topologies that were measured before.
+        seconds: how long to measure distances of topologies.
+        problems: sentences that the report begins with, such as those on paths where there are no runs.
     """
     runs = [read_run(folder) for folder in folders]
     groups = group_runs([run for run in runs if run.settings])
@@ -76,7 +78,7 @@ def report(folders: Sequence[Path], output: Path, seconds: float = _SECONDS, pro
 
 def _markdown(made: Report) -> str:
     lines = ["# Sparse training: report", "", *made.summary, ""]
-    for title, items in (("To be noted", made.problems), ("Left out", made.left_out)):
+    for title, items in (("Please note", made.problems), ("Left out", made.left_out)):
         if items:
             lines += [f"{title}:", "", *(f"- {item}" for item in items), ""]
     return "\n".join(lines) + "\n" + "\n".join(as_markdown(table) for table in made.tables)

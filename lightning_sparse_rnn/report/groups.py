@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seeds, and names for them."""
+"""Groups of runs that differ only in their seeds, and names for the groups."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from lightning_sparse_rnn.report.runs import Run
 
 __all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 
-# Where something is or runs, and what follows from the seed: no settings of an experiment.
+# Where files lie and what a run computes on, and the name of a recipe, whose settings are compared one by one.
 _ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
 _ABSENT = "—"
 
 
 @dataclass
 class Group:
-    """Runs of one corpus and of the same settings, one a seed. ``name`` tells the group from the others."""
+    """Runs of the same corpus and settings, one for each seed. ``name`` tells the group from all others."""
 
     runs: list[Run]
     name: str = ""
 
     @property
     def corpus(self) -> str:
-        """Which text they were trained on."""
+        """The text that the runs were trained on."""
         return self.runs[0].corpus
 
     @property
     def finished(self) -> list[Run]:
-        """Those that have results."""
+        """The runs that have results."""
         return [run for run in self.runs if run.results is not None]
 
     def values(self, name: str) -> list[float]:
-        """The finite numbers that the finished ones have as a result; ``name`` may be two keys with a dot between."""
+        """The finite numbers that finished runs have under ``name`` in their results; a dot separates nested keys."""
         first, _, second = name.partition(".")
         found = [(run.results or {}).get(first) for run in self.finished]
         if second:
@@ -44,13 +44,13 @@ class Group:
         return [number for number in numbers if math.isfinite(number)]
 
     def mean(self, name: str) -> float:
-        """The mean of :meth:`values`; infinity, which sorts last, where there are none."""
+        """The mean of :meth:`values`; infinity, which sorts last, if there are none."""
         found = self.values(name)
         return statistics.fmean(found) if found else float("inf")
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together that differ in nothing but their seeds, name the groups, and sort them by test perplexity."""
+    """Group runs that differ only in their seeds, name the groups, and sort them by corpus and test perplexity."""
     found: dict[tuple[Any, ...], Group] = {}
     for run in runs:
         key = (run.corpus, tuple(sorted((name, repr(value)) for name, value in settings_of(run).items())))
@@ -71,7 +71,7 @@ def by_corpus(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return the settings that make a run comparable or not: all but seeds and places."""
+    """Return the settings that are the same in all runs of a group: all but seeds, places and devices."""
     return {
         name: value
         for name, value in run.settings.items()
@@ -82,8 +82,8 @@ def settings_of(run: Run) -> dict[str, Any]:
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
     """Return the settings in which groups differ, each with its value in every group.
 
-    Of settings that differ in the same way, as one does that another is made from, the one of the shortest name stands
-    for all.
+    Settings may differ in the same way, for instance because one takes its value from another. The one with the
+    shortest name then stands for all of them.
     """
     all_settings = [settings_of(group.runs[0]) for group in groups]
     names = sorted(
@@ -115,7 +115,11 @@ def _name(groups: Sequence[Group]) -> None:
 
 
 def _tell_apart(alike: Sequence[Group]) -> None:
-    """Add to the name the settings in which the groups differ; those that a chosen config is made of, by its name."""
+    """Add the settings in which the groups differ to their names.
+
+    Where groups were given different configs of a kind (``chosen.optimizer``), the config's name stands for the
+    settings in it (``optimizer.lr``).
+    """
     if len(alike) == 1:
         return
     differing = differing_settings(alike)

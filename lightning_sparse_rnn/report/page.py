@@ -1,4 +1,4 @@
-"""The report as one page: what stands on it, and as HTML."""
+"""The report's page: what stands on it, and how that becomes HTML."""
 
 from __future__ import annotations
 
@@ -31,11 +31,19 @@ __all__ = ["Figures", "Report", "Section", "as_html", "build"]
 
 _MOST_PANELS = 24
 _MOST_DENSITIES = 8
+_DISTANCE = (
+    "The distance of two masks: of the positions in a row that are live in either mask, the share that is live in "
+    "only one; mean over rows, then over weight tensors. In each recurrent matrix, rows are first matched so that "
+    "they differ least (within one matrix, NNSTD of Liu et al. 2020); columns stay where they are, and so do the rows "
+    "of embedding and decoder. Two networks that differ only in the order of their neurons are therefore not at "
+    "distance 0. Two random masks of density d are about 1 − d/(2 − d) apart, 0.80 at a density of 0.33; less where "
+    "rows are matched, above all in small matrices."
+)
 
 
 @dataclass
 class Figures:
-    """Figures that are read together."""
+    """Figures that belong together, with a title and a text on how to read them."""
 
     title: str
     text: str
@@ -44,7 +52,7 @@ class Figures:
 
 @dataclass
 class Section:
-    """A part of the page. ``anchor`` is its address within the page."""
+    """A part of the page. ``anchor`` names it in the page's links."""
 
     anchor: str
     title: str
@@ -56,10 +64,10 @@ class Report:
     """All that the page says.
 
     Attributes:
-        summary: it in a few lines.
-        problems: what was wrong with what was asked for.
-        sections: those that have something to say.
-        left_out: what is not there, and why.
+        summary: a few lines that sum it up.
+        problems: sentences on what is wrong with the runs as a whole, or with the paths that were given.
+        sections: the parts of the page, without empty ones.
+        left_out: sentences that say what is missing from the page, and why.
     """
 
     summary: list[str]
@@ -69,20 +77,20 @@ class Report:
 
     @property
     def tables(self) -> list[Table]:
-        """All tables, in order."""
+        """All tables, in the order of the page."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
 
 
 def build(
     groups: Sequence[Group], unreadable: Sequence[Run], distances: Distances, problems: Sequence[str] = ()
 ) -> Report:
-    """Put the report on these runs together.
+    """Return the report on some runs.
 
     Args:
-        groups: of :func:`~lightning_sparse_rnn.report.groups.group_runs`.
-        unreadable: runs without a config, which belong to no group.
-        distances: of the groups' topologies.
-        problems: what else is to be said first.
+        groups: the runs in groups, as :func:`~lightning_sparse_rnn.report.groups.group_runs` returns them.
+        unreadable: runs whose config could not be read, and which therefore belong to no group.
+        distances: distances of the groups' topologies.
+        problems: sentences that the report begins with.
     """
     left_out: list[str] = []
     corpora = by_corpus(groups)
@@ -93,7 +101,7 @@ def build(
         blocks = [*_present(tables.get(corpus)), *_perplexity(own, left_out)]
         sections.append(Section(f"perplexity-{number}", title, blocks))
     sections.append(Section("topology", "Where the weights are", _topology(groups, left_out)))
-    sections.append(Section("distances", "How far topologies go", _distances(distances)))
+    sections.append(Section("distances", "How far topologies move", _distances(distances)))
     sections.append(Section("accounting", "What it costs", _present(accounting(groups))))
     sections.append(Section("settings", "Settings", _present(settings(groups))))
     sections.append(Section("runs", "Runs", [runs_table(groups, unreadable)]))
@@ -108,7 +116,13 @@ def build(
 
 
 def as_html(report: Report, made: str, version: str) -> str:
-    """Return the page; it needs nothing but itself. ``made`` says when, ``version`` by which."""
+    """Return the page as HTML that loads no other file.
+
+    Args:
+        report: what the page says.
+        made: the date and time for its footer.
+        version: this package's version, also for its footer.
+    """
     environment = Environment(
         loader=PackageLoader("lightning_sparse_rnn.report", "."),
         autoescape=True,
@@ -129,8 +143,9 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
         blocks.append(Figures("", "", [perplexity.final_perplexities(shown)]))
     if perplexity.by_sparsity(groups):
         text = (
-            "A line a method. Where a method has several settings at one sparsity, the best of them counts; a small "
-            "dense network stands at the sparsity at which a sparse one has as many weights."
+            "One line for each method. Where a method was run with several settings at one sparsity, the best of them "
+            "counts. A small dense network stands at the sparsity at which a sparse one has as many weights; a "
+            "dense network is a horizontal line."
         )
         blocks.append(Figures("Against sparsity", text, [perplexity.over_sparsity(groups)]))
     trained = [group for group in groups if any(run.metrics for run in group.runs)]
@@ -139,9 +154,9 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
         means = {group.name: perplexity.mean_curve(group, "val_ppl") for group in shown}
         limits = perplexity.curve_limits(shown)
         text = (
-            "Solid: validation, each seed; dotted: training, averaged over the epoch and over seeds. A triangle marks "
-            "the first validation of averaged weights, and grey lines are the means of the other methods. All panels "
-            "have the same scale."
+            "Solid: validation, one line for each seed. Dotted: training, averaged over each epoch and over seeds. A "
+            "triangle marks the first validation of averaged weights: from there on, all validations of that run are "
+            "of averaged weights. Grey: mean validation of the other methods. All panels have the same scale."
         )
         blocks.append(Figures("While training", text, [perplexity.curves(group, means, limits) for group in shown]))
     return blocks
@@ -149,14 +164,12 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
 
 def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figures]:
     sparse = [group for group in groups if any(run.topology for run in group.runs)]
-    firsts = {group.name: next(run for run in group.runs if run.topology) for group in sparse}
     blocks: list[Table | Figures] = list(_present(budgets(groups)))
-    moving = [group for group in sparse if topology.gates_move(firsts[group.name])]
     parts: list[tuple[str, str, str, list[Group], Callable[[Group], Drawing], int]] = [
         (
             "Layers over epochs",
             "among the layers' budgets",
-            "The share of each weight tensor's positions that is live.",
+            "The share of live weights in each weight tensor.",
             sparse,
             topology.layer_densities,
             _MOST_PANELS,
@@ -164,17 +177,17 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
         (
             "Gates over epochs",
             "among the gates' densities",
-            "Rows of a recurrent matrix belong to gates. Methods whose gates keep their numbers of live weights are "
-            "not shown.",
-            moving,
+            "The share of live weights in the rows of each gate of a recurrent matrix. Methods in which these shares "
+            "never change are not shown.",
+            [group for group in sparse if topology.gates_move(group)],
             topology.densities,
             _MOST_DENSITIES,
         ),
         (
             "Pruned and regrown",
-            "among the pruned and regrown",
-            "Weights that each topology update took away and gave back. Methods that change nothing are not shown.",
-            [group for group in sparse if topology.weights_move(firsts[group.name])],
+            "among the numbers of weights pruned and regrown",
+            "How many weights each topology update pruned and regrew. Methods that do neither are not shown.",
+            [group for group in sparse if topology.weights_move(group)],
             topology.moved,
             _MOST_PANELS,
         ),
@@ -189,29 +202,26 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
 def _distances(found: Distances) -> list[Table | Figures]:
     blocks: list[Table | Figures] = []
     if found.moves:
-        text = (
-            "Mean over tensors of the normalised distance of Liu et al. (2020): neurons are matched so that two "
-            "topologies differ least, and what then differs is counted. Two random topologies of density d are about "
-            "1 − d/(2 − d) apart, 0.80 at a density of 0.33."
-        )
-        blocks.append(Figures("Over epochs", text, [topology.distances_from_start(found.moves)]))
+        blocks.append(Figures("Over epochs", _DISTANCE, [topology.distances_from_start(found.moves)]))
         blocks.append(moves_by_tensor(found.moves_by_tensor))
     if any(value is not None for row in found.between for value in row):
         text = (
-            "The first seed of each method; on the diagonal, two seeds of one method. Methods of one allocation begin, "
-            "for one seed, with the same topology. The darker the further."
+            "The final topologies of the first seeds of each two methods; on the diagonal, of two seeds of one method. "
+            "With the same seed, methods of the same allocation begin with the same topology. The darker, the further "
+            "apart."
         )
+        text = text if blocks else f"{_DISTANCE} {text}"
         blocks.append(Figures("Between runs", text, [topology.distance_map(found.names, found.between)]))
         blocks.append(distances_between(found.names, found.between))
     return [block for block in blocks if not isinstance(block, Table) or block.rows]
 
 
 def _first(groups: list[Group], most: int, where: str, left_out: list[str]) -> list[Group]:
-    """Return as many as there is room for, and say so if these are not all."""
+    """Return the first ``most`` groups, and add a sentence to ``left_out`` if there are more."""
     if len(groups) > most:
         left_out.append(
             f"{len(groups) - most} of {len(groups)} methods {where}: the first {most} by test perplexity are shown. "
-            "The tables have all."
+            "The tables have them all."
         )
     return groups[:most]
 
@@ -220,7 +230,7 @@ def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     finished = sum(run.results is not None for run in [*runs, *unreadable])
     lines = [f"{_count(len(runs) + len(unreadable), 'run')}, {finished} finished; {_count(len(groups), 'method')}"]
-    lines[0] += " or settings, told apart by all but their seeds." if len(groups) > 1 else "."
+    lines[0] += " or settings; runs that differ only in their seeds are one." if len(groups) > 1 else "."
     for corpus, own in by_corpus(groups).items():
         best = min(own, key=lambda group: group.mean("test_ppl"))
         if math.isfinite(best.mean("test_ppl")):
@@ -232,7 +242,8 @@ def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
 def _mixed(corpora: Sequence[str]) -> list[str]:
     if len(corpora) < 2:
         return []
-    return [f"These runs are of {len(corpora)} corpora, whose perplexities cannot be compared: {'; '.join(corpora)}."]
+    text = f"These runs were trained on {len(corpora)} corpora, whose perplexities cannot be compared: "
+    return [f"{text}{'; '.join(corpora)}."]
 
 
 def _present(table: Table | None) -> list[Table | Figures]:
@@ -248,7 +259,7 @@ def _is_number(value: str) -> bool:
 
 
 def _may_break(text: Any) -> Markup:
-    """Let long names go on in a new line after a dot, a comma, a slash or an underscore."""
+    """Return escaped text in which a line may break after a dot, comma, slash, underscore or equals sign."""
     escaped = str(Markup.escape(str(text)))
     for mark in (".", ",", "/", "_", "="):
         escaped = escaped.replace(mark, f"{mark}<wbr>")

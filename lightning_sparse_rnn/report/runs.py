@@ -1,4 +1,4 @@
-"""Reading what ``sparse-rnn-train`` leaves behind, whole or not."""
+"""Reads the files that ``sparse-rnn-train`` leaves behind, of unfinished and damaged runs as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_sparse_rnn.flat_config import flat
 __all__ = ["Row", "Run", "column", "find_runs", "is_number", "per_tensor", "read_run", "short"]
 
 _CONFIG = "config.yaml"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, and not everywhere
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, but not on every machine
 Row = dict[str, Any]
 
 
@@ -27,12 +27,12 @@ class Run:
     """A run's folder, as far as it could be read.
 
     Attributes:
-        folder: where it is.
+        folder: its path.
         settings: its config, flattened: values by ``group.key``.
-        metrics: a row an epoch.
+        metrics: a row for each epoch.
         topology: a row for each topology update, tensor and gate.
-        results: what it ended with; ``None`` if it has not.
-        problems: what could not be read, for people.
+        results: the results of a finished run; ``None`` for any other.
+        problems: phrases that say what could not be read.
     """
 
     folder: Path
@@ -44,18 +44,18 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """The seed it was started with."""
+        """The seed that the run was started with."""
         return self.settings.get("seed")
 
     @property
     def corpus(self) -> str:
-        """Which text it was trained on."""
+        """The name of the text that the run was trained on."""
         source, lines = self.settings.get("data.source"), self.settings.get("data.train_lines")
         name = self.settings.get("data.root") if source == "folder" else source
         return f"{name}, first {lines} lines" if lines else str(name)
 
     def gates(self) -> dict[str, dict[str, int]]:
-        """How many weights each gate of each recurrent tensor has room for, in row order."""
+        """The number of positions of each gate of each recurrent tensor, in row order."""
         found: dict[str, dict[str, int]] = {}
         for row in self.topology:
             if row["gate"] != "all":
@@ -63,13 +63,13 @@ class Run:
         return found
 
     def masks(self) -> list[tuple[int, Path]]:
-        """The topologies that were kept: epochs trained and files, in order."""
+        """The files of the topologies that were kept, each with the number of epochs trained, in order."""
         found = [(path.stem, path) for path in (self.folder / "masks").glob("*.npz")]
         return sorted((int(stem) + 1, path) for stem, path in found if stem.isdigit())
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Return the folders of all runs at or below ``paths``, each once, and what is wrong with ``paths``, for people."""
+    """Return the folders of all runs at or below ``paths``, each once, and sentences on paths without any."""
     found: dict[Path, Path] = {}
     problems = []
     for path in paths:
@@ -88,7 +88,7 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's folder. What is missing, cut short or no run's is left out, and said in ``problems``."""
+    """Read a run's folder. What is missing or damaged is left out and listed in the run's ``problems``."""
     run = Run(folder, {})
     try:
         config = yaml.load((folder / _CONFIG).read_text(encoding="utf-8"), Loader=_LOADER)
@@ -116,7 +116,10 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_table(path: Path, numbers: Sequence[str], names: Sequence[str], problems: list[str]) -> list[Row]:
-    """Return the rows of a CSV up to the first that is not whole: that lacks values, or its last line's end."""
+    """Return the rows of a CSV file up to the first that is not complete.
+
+    A row is complete if it has a value for every column, numbers in the columns ``numbers``, and a line end.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -158,12 +161,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """Return the points (epochs trained, value) of the rows that have a number under ``name``."""
+    """Return the points (epochs trained, value) of the rows that have a number in the column ``name``."""
     return [(row["epoch"] + 1, row[name]) for row in rows if is_number(row.get(name))]
 
 
 def per_tensor(rows: Iterable[Row], name: str) -> dict[str, list[tuple[int, float]]]:
-    """Return (epoch, sum over gates) of each tensor after each update."""
+    """Return the points (epoch, sum of a column over gates) of each tensor, one for each update."""
     sums: dict[str, dict[int, float]] = {}
     for row in rows:
         tensor = sums.setdefault(str(row["tensor"]), {})
@@ -172,5 +175,5 @@ def per_tensor(rows: Iterable[Row], name: str) -> dict[str, list[tuple[int, floa
 
 
 def short(tensor: str) -> str:
-    """Return a tensor's name as people read it."""
+    """Return a tensor's name without the part that all names share."""
     return tensor.removeprefix("network.")

@@ -1,4 +1,4 @@
-"""The report's tables, as values; and as CSV and Markdown."""
+"""The report's tables: their values, and how these become CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ __all__ = [
 
 @dataclass
 class Table:
-    """Columns and rows of text and numbers.
+    """A table of texts and numbers.
 
     Attributes:
-        name: of its file.
-        title, text: what it shows, and how to read it.
-        columns: their heads.
-        rows: values; ``None`` where there is none.
-        best: the row that is to stand out, if one is.
+        name: the name of its file, without ``.csv``.
+        title: what it shows.
+        text: how to read it.
+        columns: the columns' heads.
+        rows: lists of values, as long as ``columns``; ``None`` where there is no value.
+        best: the index of the row that is to stand out, if there is one.
     """
 
     name: str
@@ -97,13 +98,13 @@ def _comparison(group: Group) -> list[Any]:
 
 
 def accounting(groups: Sequence[Group]) -> Table | None:
-    """Return what the groups' topologies cost where zeros are free, and what they went through."""
+    """Return what the groups would cost if zeros were free, and how much of their topologies they exchanged."""
     table = Table(
         name="accounting",
-        title="What it costs where zeros are free",
-        text="Multiplications of inference and of training relative to the dense network's: a count, not a time, since "
-        "today's hardware multiplies by zeros at full price. Explored: share of all positions that were live at any "
-        "time. Turnover: share of live weights that an update replaces, on average.",
+        title="What it would cost if zeros were free",
+        text="Inference and training: multiplications relative to the dense network. This is a count and not a time, "
+        "since today's hardware multiplies by zeros at full price. Explored: share of all positions that were live at "
+        "any time. Turnover: share of live weights that an update replaces, on average.",
         columns=["method", "live weights", "inference", "training", "explored", "turnover"],
     )
     for group in groups:
@@ -116,21 +117,22 @@ def accounting(groups: Sequence[Group]) -> Table | None:
 
 def settings(groups: Sequence[Group]) -> Table | None:
     """Return the settings in which groups differ."""
-    # The method's name is the first part of the group's.
+    # The name of the method is part of the group's name already.
     differing = {name: values for name, values in differing_settings(groups).items() if name != "chosen.method"}
     if not differing:
         return None
     return Table(
         name="settings",
         title="Settings that differ",
-        text="All others are the same in every run. Where several differ in the same way, one stands for all.",
+        text="All other settings are the same in every run, apart from seeds and places. Where several settings differ "
+        "in the same way, one stands for all.",
         columns=["method", *differing],
         rows=[[group.name, *(values[index] for values in differing.values())] for index, group in enumerate(groups)],
     )
 
 
 def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
-    """Return a row a run, finished or not, and what was wrong with it."""
+    """Return a table with a row for each run, finished or not, that says what is wrong with it."""
     table = Table(
         name="runs",
         title="Every run",
@@ -164,7 +166,7 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
 
 
 def budgets(groups: Sequence[Group]) -> Table | None:
-    """Return the share of each tensor that is live in the end, and that was at the start if that is another."""
+    """Return the share of each tensor that was live at the start and at the end of each group's first sparse run."""
     shares: dict[str, dict[str, str]] = {}
     for group in groups:
         run = next((run for run in group.runs if run.topology), None)
@@ -182,38 +184,38 @@ def budgets(groups: Sequence[Group]) -> Table | None:
     return Table(
         name="budgets",
         title="Layers' budgets",
-        text="The share of each weight tensor that is live: at the start → in the end, where these differ; in the "
-        "first run of each method.",
+        text="The share of each weight tensor that is live in the first run of each method: at the start → at the end, "
+        "or one number if these are equal.",
         columns=["method", *tensors],
         rows=[[name, *(own.get(tensor) for tensor in tensors)] for name, own in shares.items()],
     )
 
 
 def distances_between(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Table:
-    """Return the square of distances between final topologies."""
+    """Return the distance between each two final topologies."""
     return Table(
         name="distances",
         title="Distances between final topologies",
-        text="0: the same, 1: nothing in common; mean over tensors. On the diagonal, two seeds of one method.",
+        text="Mean over tensors; 0: the same, 1: nothing in common. On the diagonal: between two seeds of one method.",
         columns=["method", *names],
         rows=[[own, *(_rounded(value, 3) for value in row)] for own, row in zip(names, values, strict=True)],
     )
 
 
 def moves_by_tensor(found: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return how far each tensor's topology has come from where it began."""
+    """Return the distance of each tensor's last topology from its first."""
     tensors = list(dict.fromkeys(tensor for own in found.values() for tensor in own))
     return Table(
         name="distances_from_start",
-        title="Distance of each tensor's topology from where it began",
-        text="From the first to the last topology that the first run of each method has kept.",
+        title="Distance of each tensor's topology from its first",
+        text="Between the first and the last topology that the first run of each method has kept.",
         columns=["method", *(short(tensor) for tensor in tensors)],
         rows=[[name, *(_rounded(own.get(tensor), 3) for tensor in tensors)] for name, own in found.items()],
     )
 
 
 def as_csv(table: Table) -> str:
-    """Return the table as CSV, its heads in the first line."""
+    """Return the table as CSV, with the columns' heads in the first line."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
@@ -230,7 +232,7 @@ def as_markdown(table: Table) -> str:
 
 
 def texts(table: Table) -> list[list[str]]:
-    """Return the rows as people read them: fractions of one column have equally many digits."""
+    """Return the rows as they are shown: fractions in one column have the same number of digits."""
     columns = []
     for column in zip(*table.rows, strict=True):
         digits = {str(value).partition(".")[2] for value in column if isinstance(value, float)}
@@ -243,7 +245,7 @@ def texts(table: Table) -> list[list[str]]:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as people read it."""
+    """Return a value as it is shown: whole numbers with commas, nothing for ``None``."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):

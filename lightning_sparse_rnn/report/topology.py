@@ -1,4 +1,4 @@
-"""Figures of topologies: where weights are, how they move, and how far they come."""
+"""Figures of topologies: where weights are, how they move, and how far topologies are from each other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from lightning_sparse_rnn.report.drawing import Drawing, as_svg, bare, cut, labe
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.runs import Run, per_tensor, short
 
-__all__ = ["densities", "distance_map", "distances_from_start", "gates_move", "layer_densities", "moved"]
+__all__ = [
+    "densities",
+    "distance_map",
+    "distances_from_start",
+    "gates_move",
+    "layer_densities",
+    "moved",
+    "weights_move",
+]
 
 Gates = dict[str, dict[str, list[tuple[int, float]]]]
 
 
-def gate_densities(run: Run) -> Gates:
-    """Return the density of each gate after each update, (epoch, density), of tensors that have several gates."""
+def _gate_densities(run: Run) -> Gates:
+    """Return the points (epoch, density) of each gate, one for each update, in tensors that have several gates."""
     gates: Gates = {}
     for row in run.topology:
         tensor = gates.setdefault(short(str(row["tensor"])), {})
@@ -28,23 +36,23 @@ def gate_densities(run: Run) -> Gates:
     return {tensor: found for tensor, found in gates.items() if len(found) > 1}
 
 
-def gates_move(run: Run) -> bool:
-    """Whether any gate's number of live weights has changed."""
-    gates = gate_densities(run)
+def gates_move(group: Group) -> bool:
+    """Whether the density of any gate has changed in the group's first sparse run."""
+    gates = _gate_densities(_first_with_topology(group))
     return any(len({value for _, value in points}) > 1 for found in gates.values() for points in found.values())
 
 
 def densities(group: Group) -> Drawing:
-    """Density of each gate after each update, a panel a matrix, in the group's first run that has any."""
+    """Density of each gate after each update in the group's first sparse run, with a panel for each matrix."""
     run = _first_with_topology(group)
-    gates = gate_densities(run)
+    gates = _gate_densities(run)
     figure = Figure(figsize=(5.0, 0.7 + 1.6 * ((len(gates) + 1) // 2)), layout="constrained")
     plot_densities(figure, gates, f"{group.name}{_of_seed(group, run)}: density of each gate after each update")
     return Drawing(as_svg(figure, f"Density of each gate over epochs, {group.name}"), "wide")
 
 
 def layer_densities(group: Group) -> Drawing:
-    """Density of every tensor over epochs, in the group's first run."""
+    """Density of each tensor over epochs in the group's first sparse run."""
     run = _first_with_topology(group)
     figure, axes = panel_axes(f"{group.name}{_of_seed(group, run)}")
     live, total = per_tensor(run.topology, "live"), per_tensor(run.topology, "total")
@@ -54,19 +62,19 @@ def layer_densities(group: Group) -> Drawing:
         style = STYLES[index % len(STYLES)]
         highest = max([highest, *shares])
         epochs = [epoch for epoch, _ in points]
-        if len(epochs) == 1:  # a topology that stays: for as long as the run lasts
+        if len(epochs) == 1:  # a topology that never changes: draw it for as long as the run lasts
             epochs, shares = [0, max(1, len(run.metrics))], shares * 2
         axes.plot(epochs, shares, linewidth=1.3, label=short(tensor), **style)
-    axes.set_ylabel("share of weights live", fontsize=8)
+    axes.set_ylabel("share of live weights", fontsize=8)
     axes.set_ylim(0, 1.45 * highest or 1.0)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(1.0, 1.45 * highest)])
     axes.legend(frameon=False, fontsize=6.5, ncols=2, loc="upper left", handlelength=3, labelspacing=0.2,
                 borderaxespad=0.1, columnspacing=1.2)  # fmt: skip
-    return Drawing(as_svg(figure, f"Share of weights live in each layer over epochs, {group.name}"), "panel")
+    return Drawing(as_svg(figure, f"Share of live weights in each layer over epochs, {group.name}"), "panel")
 
 
 def moved(group: Group) -> Drawing:
-    """How many weights each update pruned and regrew, in the group's first run."""
+    """How many weights each update pruned and regrew in the group's first sparse run."""
     run = _first_with_topology(group)
     figure, axes = panel_axes(f"{group.name}{_of_seed(group, run)}")
     for name, style, mark, size in (("pruned", STYLES[0], "o", 4), ("regrown", STYLES[1], "x", 3)):
@@ -78,19 +86,19 @@ def moved(group: Group) -> Drawing:
         axes.plot(list(totals), list(totals.values()), label=name, marker=mark, markersize=size, markevery=every,
                   linewidth=1.3, **style)  # fmt: skip
     axes.yaxis.set_major_formatter(_thousands)
-    axes.set_ylabel("weights, each update", fontsize=8)
+    axes.set_ylabel("weights in each update", fontsize=8)
     axes.set_ylim(0, None)
     axes.legend(frameon=False, fontsize=7)
     return Drawing(as_svg(figure, f"Weights pruned and regrown at each update, {group.name}"), "panel")
 
 
-def weights_move(run: Run) -> bool:
-    """Whether any update has replaced or removed a weight."""
-    return any(row.get("pruned") or row.get("regrown") for row in run.topology)
+def weights_move(group: Group) -> bool:
+    """Whether any update has pruned or regrown a weight in the group's first sparse run."""
+    return any(row.get("pruned") or row.get("regrown") for row in _first_with_topology(group).topology)
 
 
 def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Drawing:
-    """Distances of topologies from each other, with their numbers; the darker the further."""
+    """Distances between topologies, as numbers on squares: the darker, the further apart."""
     side = 1.3 + 0.31 * len(names)
     cut_names = [cut(name, 24) for name in names]
     figure = Figure(figsize=(max(3.2, side + 0.4), side + 0.3), layout="constrained")
@@ -108,13 +116,15 @@ def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]])
     axes.set_yticks(range(len(names)), cut_names, fontsize=7.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.suptitle("Distance of final topologies\n0: the same, 1: nothing in common", x=0.01, ha="left", fontsize=8.5)
+    figure.suptitle(
+        "Distance between final topologies\n0: the same, 1: nothing in common", x=0.01, ha="left", fontsize=8.5
+    )
     says = f"Distances between the final topologies of {', '.join(names)}, from {low:.2f} to {high:.2f}"
     return Drawing(as_svg(figure, says), "wide")
 
 
 def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Drawing:
-    """How far topologies have come from where they began."""
+    """Distance of each group's topology from the one it began with, over epochs."""
     figure = Figure(figsize=(5.0, 3.3), layout="constrained")
     axes = figure.subplots()
     for index, points in enumerate(moves.values()):
@@ -125,7 +135,7 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
-    figure.suptitle("Distance of a run's topology from where it began", x=0.01, ha="left", fontsize=9)
+    figure.suptitle("Distance of a run's topology from its first", x=0.01, ha="left", fontsize=9)
     bare(axes)
     figure.draw_without_rendering()
     label_ends(axes, {name: points[-1] for name, points in moves.items()})

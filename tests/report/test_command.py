@@ -85,7 +85,7 @@ def test_all_that_can_be_wrong_with_runs_at_once(tmp_path: Path) -> None:
     text = said(sweep / "report")
     for message in (
         "9 runs, 6 finished",
-        "These runs are of 2 corpora, whose perplexities cannot be compared: ptb; pydoc.",
+        "These runs were trained on 2 corpora, whose perplexities cannot be compared: ptb; pydoc.",
         "Perplexities on different corpora cannot be compared: each has a table.",
         "unfinished; there is no metrics.csv",
         "metrics.csv is cut short in line 4: the rows before it count",

@@ -146,11 +146,11 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
 
 def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> None:
     assert made.summary == [
-        "6 runs, 5 finished; 5 methods or settings, told apart by all but their seeds.",
+        "6 runs, 5 finished; 5 methods or settings; runs that differ only in their seeds are one.",
         "Lowest test perplexity on ptb: 80.00, dense (1 seed).",
     ]
     assert [section.title for section in made.sections] == [
-        "Perplexity", "Where the weights are", "How far topologies go", "What it costs", "Settings", "Runs",
+        "Perplexity", "Where the weights are", "How far topologies move", "What it costs", "Settings", "Runs",
     ]  # fmt: skip
     assert made.problems == made.left_out == []
 
@@ -167,10 +167,10 @@ def test_more_methods_than_there_is_room_for_are_said(tmp_path: Path, monkeypatc
     made = report(folders, tmp_path)
     assert made.left_out == [
         "1 of 3 methods in the picture of test perplexities: the first 2 by test perplexity are shown. The tables have "
-        "all.",
+        "them all.",
         *(
-            f"2 of 3 methods among the {what}: the first 1 by test perplexity are shown. The tables have all."
-            for what in ("curves", "layers' budgets", "pruned and regrown")
+            f"2 of 3 methods among the {what}: the first 1 by test perplexity are shown. The tables have them all."
+            for what in ("curves", "layers' budgets", "numbers of weights pruned and regrown")
         ),
         "Perplexity against sparsity: no method was run at more than one sparsity.",
     ]
