@@ -20,12 +20,12 @@ _LISTED = 8
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a file is either what it was or all of the new one, whenever process or machine dies.
+    """Writes checkpoints so that a file has its old content or all of the new, whenever the process or machine dies.
 
     Lightning writes to the system's folder for temporary files and moves the file from there, which is a copy where
     that folder is on another disk: a run killed meanwhile has lost the old checkpoint and not got the new one. This
-    writes beside the checkpoint, under its name with ``.part`` behind it, and waits for the disk. Checkpoints that are
-    not local files are written Lightning's way. Use it with ``Trainer(plugins=[WholeFileCheckpointIO()])``.
+    class writes beside the checkpoint, under its name with ``.part`` appended, and waits for the disk. Checkpoints that
+    are not local files are written Lightning's way. Use it with ``Trainer(plugins=[WholeFileCheckpointIO()])``.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -42,8 +42,8 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 def find_last_good(folder: str | Path) -> Path | None:
     """Return the checkpoint in ``folder`` that training should go on from, or ``None`` if there is none.
 
-    It is the one of the most optimizer steps, of several the one written last, among the ``*.ckpt`` files that are
-    whole. One that is not is passed over with a warning; one that holds weights only is passed over silently.
+    Of the ``*.ckpt`` files that are whole, it is the one after the most optimizer steps; of several, the one written
+    last. Files that are not whole are passed over with a warning, and those that hold only weights silently.
     """
     found = []
     for path in Path(folder).glob("*.ckpt"):
@@ -67,8 +67,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or damaged, is no checkpoint of Lightning, or holds other objects, which
-            reading would make Python run.
+        ValueError: the file is cut short or damaged, is no checkpoint of Lightning, or holds other objects, and
+            reading those could run any code.
     """
     path = Path(path)
     if not path.is_file():

@@ -21,9 +21,9 @@ _ELSEWHERE = ("output=", "hydra.", "hydra/")
 
 
 def run_name(overrides: Iterable[str]) -> str:
-    """Return the folder name of a run: its overrides, in an order and with characters that make one name of them.
+    """Return the name of a run's folder: its overrides, sorted, with dashes for what a folder's name should not have.
 
-    Overrides of where runs go are no part of the name. A name that would be too long ends in a hash.
+    Overrides that say where runs go are no part of the name. A name that would be too long is cut and ends in a hash.
     """
     parts = sorted(override for override in overrides if not override.startswith(_ELSEWHERE))
     name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"

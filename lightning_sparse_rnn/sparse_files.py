@@ -86,7 +86,7 @@ def load_sparse(path: str | Path) -> dict[str, Tensor]:
 
 
 def _entry(tensor: Tensor) -> dict[str, Any]:
-    """The tensor as it is, or its live values and where they are, whatever is smaller."""
+    """The tensor as it is, or its live values and where they are, whichever is smaller."""
     # A copy: of a part of a larger tensor torch would write all of that.
     dense = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     bits = INTEGERS.get(dense.element_size())
