@@ -6,3 +6,5 @@ from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.sparsity import SparseTopology
 
 __all__ = ["SNTASGD", "NonMonotonicAveraging", "SelfishSparseCallback", "SparseTopology"]
+
+__version__ = "0.1.0"
