@@ -29,8 +29,8 @@ def random_elsewhere(free: Positions, count: int) -> Tensor:
     """Regrow uniformly at random where this update has not pruned.
 
     At high rates :func:`random` regrows many weights exactly where they were just pruned, which resets them and
-    explores nothing. This rule uses those positions only when no others are left. A weight that was zero when it was pruned
-    counts as one that was inactive before.
+    explores nothing. This rule uses those positions only when no others are left. A weight that was zero when it was
+    pruned counts as one that was inactive before.
     """
     rested = free.weights == 0
     room = count_true(rested)
