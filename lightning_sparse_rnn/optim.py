@@ -297,7 +297,10 @@ class SNTASGD(Optimizer):
         self._folded = self._steps
 
     def _fold_into(self, mean: Tensor, total: Tensor, born: Tensor | int) -> None:
-        """Fold the sum of the ``n`` latest steps into the mean: mean + (total − n·mean) / (K − b). Overwrites ``total``."""
+        """Fold the sum of the ``n`` latest steps into ``mean``: mean + (total − n·mean) / (K − b).
+
+        ``total`` is overwritten.
+        """
         mean.add_(total.sub_(mean, alpha=self._steps - self._folded).div_(self._steps - born))
 
     def _sum(self, parameter: Tensor) -> Tensor:
