@@ -279,8 +279,13 @@ class SNTASGD(Optimizer):
         return self._live(parameter, mean).to(parameter.dtype, copy=copy)
 
     def _live(self, parameter: Tensor, mean: Tensor) -> Tensor:
-        """Return a mean without what earlier lives of inactive weights have left in it."""
-        return mean if self._since_birth or parameter not in self._masks else mean * self._masks[parameter]
+        """Return a mean without what earlier lives of inactive weights have left in it.
+
+        When training on a GPU has ended, Lightning moves the state to the CPU, which is not told of the masks.
+        """
+        if self._since_birth or parameter not in self._masks:
+            return mean
+        return mean * self._masks[parameter].to(mean.device)
 
     def training(self, parameter: Tensor, *, copy: bool = True) -> Tensor:
         """Return w of one parameter, in its shape and dtype, whatever the parameters show; see :meth:`averaged`."""

@@ -10,15 +10,17 @@ from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
+    before, recurrent = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
     torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = recurrent
 
 
 @pytest.mark.parametrize("precision", ["medium", "high", "highest"])
 def test_torch_is_told(precision: str) -> None:
     set_matmul_precision(precision)
     assert torch.get_float32_matmul_precision() == precision
+    assert torch.backends.cudnn.allow_tf32 == (precision != "highest")
 
 
 def test_an_unknown_one_is_refused_and_changes_nothing() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout
 from lightning_sparse_rnn.models.network import Network, Output, State
+from lightning_sparse_rnn.models.recurrent_precision import run_recurrent
 
 __all__ = ["AWDLSTM", "AWDNetwork", "WeightDropLSTM"]
 
@@ -45,6 +46,9 @@ class WeightDropLSTM(nn.LSTM):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if evaluates_here(self, x):
             return evaluate_layers(self, x, state)
+        return run_recurrent(self._run, x, state)
+
+    def _run(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self.training or self.weight_drop == 0:
             output, state = super().forward(x, state)
             return output, state
@@ -53,20 +57,19 @@ class WeightDropLSTM(nn.LSTM):
             state = (zeros, zeros)
         hidden = F.dropout(self.weight_hh_l0, self.weight_drop)
         weights = [self.weight_ih_l0, hidden, self.bias_ih_l0, self.bias_hh_l0]
-        with _scattered_weights():
-            output, h, c = torch.lstm(x, state, weights, True, 1, 0.0, True, False, False)
+        if x.is_cuda:
+            _expect_scattered_weights()
+        output, h, c = torch.lstm(x, state, weights, True, 1, 0.0, True, False, False)
         return output, (h, c)
 
 
-@contextmanager
-def _scattered_weights() -> Iterator[None]:
-    """Be silent about weights that cuDNN has to gather: a matrix just dropped is new memory at every step."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
-        yield
+@functools.cache
+def _expect_scattered_weights() -> None:
+    """Be silent about weights that cuDNN has to gather: a matrix just dropped is new memory at every step.
+
+    Once for the process: warnings caught at every step would make Python repeat all others at every step.
+    """
+    warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class AWDNetwork(Network):

@@ -149,5 +149,5 @@ def _backward(
         seen = s if mask is None else s * mask
         flat = local[d].view(-1, rows).to(weight.dtype)
         dweights.append(flat.t() @ seen.reshape(-1, features).to(weight.dtype))
-        dbiases.append(local[d].sum((0, 1)).to(weight.dtype))
+        dbiases.append(local[d].sum((0, 1)))
     return local[0], ds, *dweights, *dbiases[1:]

@@ -40,9 +40,10 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
     device = latent.device.type
     if torch.is_autocast_enabled(device) and latent.dtype != torch.float64:
         latent, weight = (part.to(torch.get_autocast_dtype(device)) for part in (latent, weight))
-    if torch.is_grad_enabled():
-        return _MixtureLoss.apply(latent, log_prior, weight, bias, targets)
-    return _evaluate(latent, log_prior, weight, bias, targets)
+    with torch.autocast(device, enabled=False):  # from here on everything says its precision
+        if torch.is_grad_enabled():
+            return _MixtureLoss.apply(latent, log_prior, weight, bias, targets)
+        return _evaluate(latent, log_prior, weight, bias, targets)
 
 
 def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -80,7 +81,10 @@ class _MixtureLoss(torch.autograd.Function):
         rows, experts, features = latent.shape
         dtype = torch.promote_types(latent.dtype, torch.float32)
         total = torch.zeros((), dtype=dtype, device=latent.device)
-        dlatent, dprior = torch.empty_like(latent), torch.empty_like(log_prior)
+        # Gradients of 33,000 words are too small for float16, before a loss scale reaches them all the more.
+        product_dtype = dtype if latent.dtype == torch.float16 else latent.dtype
+        product_weight = weight.to(product_dtype)
+        dlatent, dprior = torch.empty_like(latent, dtype=dtype), torch.empty_like(log_prior, dtype=dtype)
         dweight, dbias = torch.zeros_like(weight, dtype=dtype), torch.zeros_like(bias, dtype=dtype)
         vocabulary = weight.size(0)
         logits_at_a_time = _LOGITS_AT_A_TIME if latent.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES
@@ -104,17 +108,18 @@ class _MixtureLoss(torch.autograd.Function):
             responsibility = (joint - log_likelihood).exp().div_(rows)
             dprior[part] = -responsibility
             share = responsibility.view(-1, 1)
-            dlogits = logits.mul_(share / total_odds).scatter_add_(1, target, -share).to(flat.dtype)
-            dlatent[part] = (dlogits @ weight).view(-1, experts, features)
-            if dlogits.dtype == dtype:
-                dweight.addmm_(dlogits.t(), flat)
+            dlogits = logits.mul_(share / total_odds).scatter_add_(1, target, -share).to(product_dtype)
+            dlatent[part] = (dlogits @ product_weight).view(-1, experts, features)
+            if product_dtype == dtype:
+                dweight.addmm_(dlogits.t(), flat.to(dtype))
             else:
                 dweight += dlogits.t() @ flat
             dbias += dlogits.sum(0)
-        ctx.save_for_backward(dlatent, dprior, dweight.to(weight.dtype), dbias.to(bias.dtype))
+        ctx.save_for_backward(dlatent, dprior, dweight, dbias)
+        ctx.dtypes = latent.dtype, log_prior.dtype, weight.dtype, bias.dtype
         return total / rows
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*((part * grad).to(part.dtype) for part in ctx.saved_tensors), None)
+        return (*((part * grad).to(dtype) for part, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)

@@ -14,8 +14,10 @@ __all__ = ["recorded"]
 
 Function = Callable[..., tuple[Tensor, ...]]
 
-# Drawn lengths come in some forty values.
-_MOST_RECORDINGS = 64
+# A run of drawn lengths comes to some sixty, in layers of three shapes.
+_MOST_RECORDINGS = 192
+# Room is made for somewhat longer sequences than the first ones.
+_SPARE = 1.25
 
 
 def recorded(function: Function) -> Function:
@@ -26,32 +28,36 @@ def recorded(function: Function) -> Function:
 
     Args:
         function: from tensors and plain values to a tuple of tensors that depends on nothing else, without waiting for
-            the GPU and without random numbers. It is called without gradients.
+            the GPU and without random numbers. It is called without gradients, and by one thread at a time.
     """
-    recordings: dict[Any, Function] = {}
+    recordings: dict[Any, Function] = {}  # in the order of their last use
     memory = _Memory()
-    met = set()
+    met, failed = set(), set()
 
     @functools.wraps(function)
     def call(*args: Any) -> tuple[Tensor, ...]:
         device = _recordable_on(args)
-        if device is None:
+        if device is None or device in failed:
             return function(*args)
         key = _key(args)
         if key in recordings:
+            recordings[key] = recordings.pop(key)
             return recordings[key](*args)
-        if key not in met or len(recordings) == _MOST_RECORDINGS:
+        if key not in met:
             met.add(key)  # what comes once is not worth a recording
             return function(*args)
         try:
             recordings[key] = _Recording(function, args, memory, device)
         except RuntimeError as error:  # out of memory, or a library that cannot be recorded
+            failed.add(device)
             warnings.warn(
                 f"{function.__module__} could not be recorded as a CUDA graph and runs kernel by kernel, which is "
                 f"slower and right all the same: {error}",
                 stacklevel=2,
             )
-            recordings[key] = function
+            return function(*args)
+        if len(recordings) > _MOST_RECORDINGS:
+            del recordings[next(iter(recordings))]
         return recordings[key](*args)
 
     return call
@@ -68,7 +74,14 @@ def _key(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a recording depends on: shapes, types and plain values, and the precision of products."""
     autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     signature = tuple((arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else arg for arg in args)
-    return (*signature, autocast, torch.get_float32_matmul_precision())
+    return (*signature, autocast, _float32_precision())
+
+
+def _float32_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set by torch's newer option, which this one cannot express
+        return torch.backends.cuda.matmul.fp32_precision
 
 
 class _Memory:
@@ -83,7 +96,8 @@ class _Memory:
         flat = self._flat.get(key)
         if flat is None or flat.numel() < tensor.numel():
             # Earlier recordings keep the smaller one alive.
-            flat = self._flat[key] = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+            room = int(_SPARE * tensor.numel())
+            flat = self._flat[key] = torch.empty(room, dtype=tensor.dtype, device=tensor.device)
         return flat[: tensor.numel()].view(tensor.shape)
 
 
@@ -120,13 +134,21 @@ def _record(run: Callable[[], None], device: torch.device) -> Callable[[], None]
     """Record what `run` does on a GPU, and return what does it again."""
     with torch.cuda.device(device):
         graph, (stream, pool) = torch.cuda.CUDAGraph(), _shared(device)
-        stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             run()  # libraries set themselves up at their first call on a stream, which cannot be recorded
-        torch.cuda.current_stream().wait_stream(stream)
-        # Other threads, such as those that watch over other processes, may go on using the GPU.
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            run()
+        current.wait_stream(stream)
+        # A graph keeps the address of cuBLAS's workspace. One that is made while recording lies in the graphs' own
+        # memory; the one there is may be freed before the graph: Lightning does so whenever a stage begins or ends.
+        torch._C._cuda_clearCublasWorkspaces()
+        try:
+            # Other threads, such as those that watch over other processes, may go on using the GPU.
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                run()
+        finally:
+            torch._C._cuda_clearCublasWorkspaces()
+            torch.cuda.set_stream(current)  # where recording fails torch stays on the other one
     return graph.replay
 
 

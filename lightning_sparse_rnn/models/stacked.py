@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.network import Network, Output, State
+from lightning_sparse_rnn.models.recurrent_precision import run_recurrent
 
 __all__ = ["GRU", "LSTM", "StackedLSTM"]
 
@@ -48,8 +47,10 @@ class _Stacked(Network):
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
         x = self.dropout(self.embedding(tokens))
-        run = partial(evaluate_layers, self.layers) if evaluates_here(self.layers, x) else self.layers
-        raw, state = run(x, state)
+        if evaluates_here(self.layers, x):
+            raw, state = evaluate_layers(self.layers, x, state)
+        else:
+            raw, state = run_recurrent(self.layers, x, state)
         return Output(self.dropout(raw), raw, state)
 
 

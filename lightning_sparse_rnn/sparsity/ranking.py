@@ -39,7 +39,10 @@ def _drop_last_ties(marked: Tensor, values: Tensor, bound: Tensor, count: int) -
 def _kth_smallest(values: Tensor, k: int) -> Tensor:
     if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
         return values.new_tensor(_kth_smallest_by_sample(values.detach().numpy(), k))
-    return torch.kthvalue(values, k).values
+    # Not `kthvalue`, which occupies one of a GPU's many processors.
+    if k <= len(values) // 2:
+        return values.topk(k, largest=False, sorted=False).values.max()
+    return values.topk(len(values) - k + 1, sorted=False).values.min()
 
 
 def _kth_smallest_by_sample(values: np.ndarray, k: int) -> float:

@@ -76,6 +76,21 @@ def test_rounded_products_give_no_probability_above_one():
     assert losses.min() >= -1e-6
 
 
+def test_gradients_of_many_words_survive_float16():
+    rows, words = 500, 20_000
+    latent, log_prior = torch.randn(rows, 3, 8), torch.log_softmax(torch.randn(rows, 3), -1)
+    weight, bias = 0.1 * torch.randn(words, 8), torch.zeros(words)
+    targets = torch.randint(words, (rows,))
+    found = []
+    for enabled in (False, True):
+        inputs = [part.clone().requires_grad_() for part in (latent, log_prior, weight, bias)]
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            loss = mixture_loss(*inputs, targets)
+        found.append(torch.autograd.grad(2.0**16 * loss, inputs))
+    for exact, rounded in zip(*found, strict=True):
+        assert (exact - rounded).norm() < 0.005 * exact.norm()
+
+
 def test_log_probs_sum_to_one_and_agree_with_the_loss():
     network = make().double().eval()
     plain = make(PlainMoS).double().eval()
