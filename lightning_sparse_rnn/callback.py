@@ -21,9 +21,11 @@ from lightning_sparse_rnn.compatibility import ancestors, refuse_unsupported
 from lightning_sparse_rnn.masking import Masking, forget
 from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.resume import ResumesExactly
-from lightning_sparse_rnn.sparsity import SparseTopology, TopologyUpdate, sparsifiable_parameters
+from lightning_sparse_rnn.sparsity import PositionRule, SparseTopology, TopologyUpdate, sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.allocation import AllocationRule
+from lightning_sparse_rnn.sparsity.redistribution import Redistribution, ShareRule
 from lightning_sparse_rnn.sparsity.rules import find_rule, path_of
-from lightning_sparse_rnn.sparsity.schedules import SCHEDULES, PruneRate, SparsityRamp
+from lightning_sparse_rnn.sparsity.schedules import SCHEDULES, PruneRate, Schedule, SparsityRamp
 
 __all__ = ["SelfishSparseCallback"]
 
@@ -65,17 +67,17 @@ class SelfishSparseCallback(ResumesExactly):
         self,
         sparsity: float = 0.67,
         *,
-        allocation: Any = "uniform",
-        pruning: Any = "magnitude",
-        growth: Any = "random",
-        redistribution: Any = "gates",
+        allocation: str | AllocationRule = "uniform",
+        pruning: str | PositionRule = "magnitude",
+        growth: str | PositionRule | None = "random",
+        redistribution: str | ShareRule | Redistribution = "gates",
         prune_rate: float = 0.5,
         min_prune_rate: float = 0.005,
-        schedule: Any = "cosine",
+        schedule: str | Schedule = "cosine",
         update_every_n_epochs: int | None = 1,
         update_every_n_steps: int | None = None,
         initial_sparsity: float | None = None,
-        sparsity_schedule: Any = "cubic",
+        sparsity_schedule: str | Schedule = "cubic",
         sparsity_reached_at: float = 0.75,
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
@@ -83,7 +85,7 @@ class SelfishSparseCallback(ResumesExactly):
     ) -> None:
         rules = SparseTopology.check_options(sparsity, allocation, pruning, growth, redistribution)
         self._options: dict[str, Any] = {
-            "sparsity": sparsity if initial_sparsity is None else initial_sparsity,
+            "sparsity": float(sparsity if initial_sparsity is None else initial_sparsity),
             "allocation": allocation,
             "pruning": pruning,
             "growth": growth,

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -42,6 +43,14 @@ def test_inactive_weights_are_zero_and_counts_exact_after_every_step(
     assert sparse.topology.updates == 2
     matrices = {name: parameter.numel() for name, parameter in module.named_parameters() if parameter.dim() > 1}
     assert watch.counts == {name: round(0.7 * size) for name, size in matrices.items()}
+
+
+def test_options_may_be_numpys_numbers_and_stay_out_of_checkpoints(tmp_path: Path) -> None:
+    values = np.linspace(0.5, 0.9, 5, dtype=np.float32)
+    sparse = SelfishSparseCallback(values[2], initial_sparsity=values[0], prune_rate=values[1])
+    trainer = fit(tmp_path, net("sgd"), sparse, max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "file.ckpt")
+    assert torch.load(tmp_path / "file.ckpt", weights_only=True)["global_step"] == 10
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lightning_sparse_rnn.sparsity.apportion import apportion
 
-__all__ = ["ALLOCATIONS", "erdos_renyi", "erdos_renyi_kernel", "uniform"]
+__all__ = ["ALLOCATIONS", "AllocationRule", "erdos_renyi", "erdos_renyi_kernel", "uniform"]
 
 Shape = tuple[int, ...]
+#: From the tensors' shapes by name and the density of all, in (0, 1], to numbers of live weights by name.
+AllocationRule = Callable[[Mapping[str, Shape], float], Mapping[str, int]]
 
 
 def uniform(shapes: Mapping[str, Shape], density: float) -> dict[str, int]:
@@ -34,7 +36,7 @@ def erdos_renyi_kernel(shapes: Mapping[str, Shape], density: float) -> dict[str,
     return _in_proportion(shapes, density, [sum(shape) / math.prod(shape) for shape in shapes.values()])
 
 
-ALLOCATIONS: dict[str, Callable[[Mapping[str, Shape], float], dict[str, int]]] = {
+ALLOCATIONS: dict[str, AllocationRule] = {
     "uniform": uniform,
     "erdos_renyi": erdos_renyi,
     "erdos_renyi_kernel": erdos_renyi_kernel,

@@ -7,12 +7,10 @@ zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.compaction import count_true, expand
-from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.positions import PositionRule, Positions
 from lightning_sparse_rnn.sparsity.ranking import largest
 from lightning_sparse_rnn.sparsity.rules import needs
 from lightning_sparse_rnn.sparsity.sampling import choose
@@ -54,7 +52,7 @@ def momentum(free: Positions, count: int) -> Tensor:
     return largest(free.momenta.abs_(), count)
 
 
-GROWTH: dict[str, Callable[[Positions, int], Tensor]] = {
+GROWTH: dict[str, PositionRule] = {
     "random": random,
     "random_elsewhere": random_elsewhere,
     "gradient": gradient,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_sparse_rnn.sparsity.compaction import compact, compact_into, count_true, expand
 from lightning_sparse_rnn.sparsity.pools import Pool
 
-__all__ = ["Positions"]
+__all__ = ["PositionRule", "Positions"]
 
 
 class Positions:
@@ -86,3 +86,7 @@ class Positions:
 
     def _per_segment(self) -> tuple[Tensor, ...]:
         return self._where.split([segment.stop - segment.start for segment in self._pool.segments])
+
+
+#: A pruning or growth rule: from positions to choose from, and how many, to a boolean mask over them.
+PositionRule = Callable[[Positions, int], Tensor]

@@ -6,13 +6,11 @@ A rule takes a pool's ``n`` live :class:`Positions` and how many to prune, and r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.compaction import compact, count_true, expand
-from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.positions import PositionRule, Positions
 from lightning_sparse_rnn.sparsity.ranking import smallest
 from lightning_sparse_rnn.sparsity.rules import chooses_own_count, needs
 
@@ -88,7 +86,7 @@ def saliency(live: Positions, count: int) -> Tensor:
     return smallest(live.weights.mul_(live.gradients).abs_(), count)
 
 
-PRUNING: dict[str, Callable[[Positions, int], Tensor]] = {
+PRUNING: dict[str, PositionRule] = {
     "magnitude": magnitude,
     "signed_magnitude": signed_magnitude,
     "sign_flip": sign_flip,

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lightning_sparse_rnn.sparsity.gates import GateLayout
 from lightning_sparse_rnn.sparsity.pools import Pool, Segment
 from lightning_sparse_rnn.sparsity.positions import Positions
 from lightning_sparse_rnn.sparsity.rules import find_rule, needs
 
-__all__ = ["REDISTRIBUTIONS", "Claim", "Redistribution", "find_redistribution", "live_weights", "mean_momentum"]
+__all__ = [
+    "REDISTRIBUTIONS",
+    "Claim",
+    "Redistribution",
+    "ShareRule",
+    "find_redistribution",
+    "live_weights",
+    "mean_momentum",
+]
 
 Shape = tuple[int, ...]
 Scope = Callable[[Mapping[str, Shape], Mapping[str, GateLayout]], list[Pool]]
@@ -31,6 +38,10 @@ class Claim:
     kept: int
 
 
+#: From the tensors' claims to numbers of at least 0, in proportion to which they share out the weights to regrow.
+ShareRule = Callable[[Sequence[Claim]], Sequence[float]]
+
+
 @dataclass(frozen=True)
 class Redistribution:
     """Where weights compete.
@@ -44,7 +55,7 @@ class Redistribution:
 
     prune_in: Scope
     grow_in: Scope
-    share: Callable[[Sequence[Claim]], Sequence[float]] | None = None
+    share: ShareRule | None = None
 
     def __call__(self, claims: Sequence[Claim]) -> Sequence[float]:
         """Return the shares, where there are any."""
@@ -110,7 +121,7 @@ REDISTRIBUTIONS: dict[str, Redistribution] = {
 }
 
 
-def find_redistribution(given: Any) -> Redistribution:
+def find_redistribution(given: str | ShareRule | Redistribution) -> Redistribution:
     """Return the redistribution ``given`` by name, import path, or itself.
 
     A function is taken for a ``share``: every tensor prunes its part, and all that was pruned is shared out anew.

@@ -83,12 +83,11 @@ class SparsityRamp:
     def __init__(
         self, initial_sparsity: float, sparsity: float, sparsity_schedule: str | Schedule, sparsity_reached_at: float
     ) -> None:
-        check_fraction("initial_sparsity", initial_sparsity)
+        self.first, self.last = check_fraction("initial_sparsity", initial_sparsity), float(sparsity)
         if initial_sparsity > sparsity:
             raise ValueError(f"Expected `initial_sparsity` of at most `sparsity` {sparsity}, got {initial_sparsity}.")
         if not 0.0 < sparsity_reached_at < 1.0:
             raise ValueError(f"Expected `sparsity_reached_at` above 0 and below 1, got {sparsity_reached_at}.")
-        self.first, self.last = initial_sparsity, sparsity
         self._schedule: Schedule = find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
         self._reached_at = sparsity_reached_at
 

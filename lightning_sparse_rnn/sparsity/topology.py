@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS
+from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS, AllocationRule
 from lightning_sparse_rnn.sparsity.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.checks import check_fraction
 from lightning_sparse_rnn.sparsity.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
 from lightning_sparse_rnn.sparsity.momenta import Momenta
+from lightning_sparse_rnn.sparsity.positions import PositionRule
 from lightning_sparse_rnn.sparsity.pruning import saliency
-from lightning_sparse_rnn.sparsity.redistribution import Redistribution, whole_model
+from lightning_sparse_rnn.sparsity.redistribution import Redistribution, ShareRule, whole_model
 from lightning_sparse_rnn.sparsity.rules import find_rule
 from lightning_sparse_rnn.sparsity.sampling import choose, generator_for
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
@@ -73,10 +74,10 @@ class SparseTopology:
         module: nn.Module,
         sparsity: float = 0.67,
         *,
-        allocation: Any = "uniform",
-        pruning: Any = "magnitude",
-        growth: Any = "random",
-        redistribution: Any = "gates",
+        allocation: str | AllocationRule = "uniform",
+        pruning: str | PositionRule = "magnitude",
+        growth: str | PositionRule | None = "random",
+        redistribution: str | ShareRule | Redistribution = "gates",
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
         seed: int = 0,
@@ -105,13 +106,21 @@ class SparseTopology:
         self.apply_masks()
 
     @staticmethod
-    def check_options(sparsity: float, allocation: Any, pruning: Any, growth: Any, redistribution: Any) -> Rules:
+    def check_options(
+        sparsity: float,
+        allocation: str | AllocationRule,
+        pruning: str | PositionRule,
+        growth: str | PositionRule | None,
+        redistribution: str | ShareRule | Redistribution,
+    ) -> Rules:
         """Find the rules, or raise what the constructor would raise for these options, before there is a module."""
         check_fraction("sparsity", sparsity)
         find_rule("allocation", allocation, {**ALLOCATIONS, NONZERO: None, SNIP: None})
         return Rules.find(pruning, growth, redistribution)
 
-    def _initial_masks(self, allocation: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    def _initial_masks(
+        self, allocation: str | AllocationRule, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Tensor]:
         if allocation == SNIP:
             return {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
         if allocation == NONZERO:
@@ -189,8 +198,9 @@ class SparseTopology:
 
     def gate_densities(self) -> dict[str, dict[str, float]]:
         """For each sparse tensor, each gate's share of live weights, in [0, 1]."""
+        sizes = self.gate_sizes
         return {
-            name: {gate: live / self.gate_sizes[name][gate] for gate, live in gates.items()}
+            name: {gate: live / sizes[name][gate] for gate, live in gates.items()}
             for name, gates in self.live_per_gate().items()
         }
 

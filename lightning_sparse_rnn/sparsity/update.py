@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from lightning_sparse_rnn.sparsity.compaction import count_true
 from lightning_sparse_rnn.sparsity.gates import GateLayout
 from lightning_sparse_rnn.sparsity.growth import GROWTH
 from lightning_sparse_rnn.sparsity.pools import Pool, gather, scatter
-from lightning_sparse_rnn.sparsity.positions import Positions
+from lightning_sparse_rnn.sparsity.positions import PositionRule, Positions
 from lightning_sparse_rnn.sparsity.pruning import PRUNING
-from lightning_sparse_rnn.sparsity.redistribution import Claim, Redistribution, find_redistribution
+from lightning_sparse_rnn.sparsity.redistribution import Claim, Redistribution, ShareRule, find_redistribution
 from lightning_sparse_rnn.sparsity.rules import find_rule, needed_by, path_of
 from lightning_sparse_rnn.sparsity.sampling import generator_for
 
@@ -56,12 +56,17 @@ class TopologyUpdate:
 class Rules:
     """The rules of a method's updates. ``grow`` is ``None`` where nothing comes back."""
 
-    prune: Callable[[Positions, int], Tensor]
-    grow: Callable[[Positions, int], Tensor] | None
+    prune: PositionRule
+    grow: PositionRule | None
     redistribution: Redistribution
 
     @classmethod
-    def find(cls, pruning: Any, growth: Any, redistribution: Any) -> Rules:
+    def find(
+        cls,
+        pruning: str | PositionRule,
+        growth: str | PositionRule | None,
+        redistribution: str | ShareRule | Redistribution,
+    ) -> Rules:
         """Find them by name or import path.
 
         Raises:
