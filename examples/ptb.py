@@ -43,7 +43,11 @@ if __name__ == "__main__":
         gradient_clip_val=0.25,
         devices=1,
         default_root_dir="runs/examples/ptb",
-        callbacks=[SelfishSparseCallback(given.sparsity, prune_rate=0.8), NonMonotonicAveraging("val_loss"), best],
+        callbacks=[
+            SelfishSparseCallback(given.sparsity, prune_rate=0.8, seed=given.seed),
+            NonMonotonicAveraging("val_loss"),
+            best,
+        ],
     )
     trainer.fit(model, datamodule=data)
     trainer.test(model, datamodule=data, ckpt_path=best.best_model_path)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
-from lightning_sparse_rnn.compatibility import ancestors, refuse_unsupported
+from lightning_sparse_rnn.compatibility import ancestors, refuse_optimizer, refuse_unsupported
 from lightning_sparse_rnn.masking import Masking, forget
 from lightning_sparse_rnn.optim import SNTASGD
 from lightning_sparse_rnn.resume import ResumesExactly
@@ -274,8 +274,13 @@ class SelfishSparseCallback(ResumesExactly):
         if self._saved_topology is not None:
             self._topology = SparseTopology(module, **options, state=self._saved_topology)
             self._saved_topology = None
-        elif self._topology is not None and _same(self._topology.parameters, parameters):
+        elif self._topology is not None and _is_of(self._topology.parameters, module):
             self._topology.apply_masks()
+            if new := [name for name in parameters if name not in self._topology.parameters]:
+                rank_zero_warn(
+                    f"{', '.join(new)} could not be sparse when the topology was made and stay dense. To make them "
+                    "sparse too, train with a new SelfishSparseCallback."
+                )
         else:
             if self._options["allocation"] != "nonzero":
                 _warn_of_sparse_weights(parameters)
@@ -310,6 +315,7 @@ class SelfishSparseCallback(ResumesExactly):
             own = [p for group in optimizer.param_groups for p in group["params"] if p in masks]
             if not own:
                 continue
+            refuse_optimizer(optimizer)
             if not self._handles:
                 self._handles.append(optimizer.register_step_post_hook(self._count_step))
             if observes:
@@ -333,6 +339,7 @@ class SelfishSparseCallback(ResumesExactly):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.topology.apply_masks()  # another callback may have put weights back that were saved under other masks
         self._update_if_due(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -345,6 +352,8 @@ class SelfishSparseCallback(ResumesExactly):
         if not self._due and not self.topology.awaits_gradients:
             return
         gradients = self._gradients()
+        if not gradients:
+            return  # `training_step` has returned None
         scales = getattr(trainer.precision_plugin, "scaler", None) is not None
         if scales and not all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values()):
             return  # mixed precision leaves this step out
@@ -356,15 +365,24 @@ class SelfishSparseCallback(ResumesExactly):
             self._update(trainer, gradients)
 
     def _gradients(self) -> dict[Tensor, Tensor]:
-        """Return the dense gradient of each sparse parameter."""
-        missing = [name for name, parameter in self.topology.parameters.items() if parameter.grad is None]
+        """Return the dense gradient of each sparse parameter that is trained, or nothing if none has any."""
+        trained = {name: p for name, p in self.topology.parameters.items() if p.requires_grad}
+        missing = [name for name, parameter in trained.items() if parameter.grad is None]
+        if len(missing) == len(trained):
+            return {}
         if missing:
             raise MisconfigurationException(
                 "The rules of this sparse training look at the gradients of an optimizer step, and these parameters "
                 f"have none in it: {', '.join(missing)}. Leave them dense with `exclude`, or take rules that look at "
                 "weights alone, as growth='random' does."
             )
-        return {p: p.grad for p in self.topology.parameters.values() if p.grad is not None}
+        found = {name: p.grad for name, p in trained.items() if p.grad is not None}
+        if sparse := [name for name, gradient in found.items() if gradient.is_sparse]:
+            raise MisconfigurationException(
+                "The rules of this sparse training look at the gradient of every weight, inactive ones too, and these "
+                f"parameters have a sparse one: {', '.join(sparse)}. Make the embedding with `sparse=False`."
+            )
+        return {trained[name]: gradient for name, gradient in found.items()}
 
     def _update_if_due(self, trainer: Trainer) -> None:
         epoch_over = trainer.current_epoch > self._last_epoch
@@ -446,8 +464,10 @@ def _record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpd
     }
 
 
-def _same(first: Mapping[str, nn.Parameter], second: Mapping[str, nn.Parameter]) -> bool:
-    return first.keys() == second.keys() and all(first[name] is second[name] for name in first)
+def _is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
+    """Whether these are parameters of ``module``; one may be frozen by now."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    return all(own.get(name) is parameter for name, parameter in parameters.items())
 
 
 def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:

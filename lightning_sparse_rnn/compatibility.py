@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
 
-__all__ = ["ancestors", "refuse_unsupported"]
+__all__ = ["ancestors", "refuse_optimizer", "refuse_unsupported"]
 
 # By name: `lightning.pytorch` has classes of its own under the same names, and some exist only in newer versions.
 _SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
@@ -14,6 +15,20 @@ _CALLBACKS = {
     "StochasticWeightAveraging": "it averages weights over changes of the topology, which leaves no weight at zero",
     "WeightAveraging": "it averages weights over changes of the topology, which leaves no weight at zero",
 }
+_OPTIMIZERS = {
+    "LBFGS": "it evaluates the model several times in a step, with inactive weights that are not zero",
+    "Rprop": "it keeps a step size for each weight, and has none for one that is regrown",
+}
+
+
+def refuse_optimizer(optimizer: Optimizer) -> None:
+    """Raise if sparse training would be wrong with this optimizer.
+
+    Raises:
+        MisconfigurationException: says why.
+    """
+    for name in _OPTIMIZERS.keys() & ancestors(optimizer):
+        raise MisconfigurationException(f"Sparse training does not go with {name}: {_OPTIMIZERS[name]}.")
 
 
 def refuse_unsupported(callback: Callback, trainer: Trainer) -> None:

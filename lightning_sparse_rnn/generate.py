@@ -98,7 +98,8 @@ def _generate(
             if temperature == 0:
                 token = int(log_probs.argmax())
             else:
-                token = int(torch.multinomial((log_probs / temperature).softmax(-1), 1, generator=draws))
+                scores = (log_probs - log_probs.max()) / temperature  # however low it is, the likeliest stays at 0
+                token = int(torch.multinomial(scores.softmax(-1), 1, generator=draws))
             tokens = torch.tensor([token], device=prompt.device)
         yield token
 
@@ -117,6 +118,8 @@ def _load(path: Path, root: str | None) -> tuple[Network, Vocabulary]:
             f"Expected the text the model was trained on, with {model.network.vocab_size} different tokens, got one "
             f"with {data.vocab_size}. Give its folder with --root."
         )
+    if TextDataModule.__qualname__ in saved:
+        data.load_state_dict(saved[TextDataModule.__qualname__])
     return model.network, data.vocabulary
 
 

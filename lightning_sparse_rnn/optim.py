@@ -335,7 +335,7 @@ class SNTASGD(Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state. Masks stay as they are.
+        """Take over a saved state. Masks stay as they are, and hold for saved averages too.
 
         Raises:
             ValueError: the state is not one of SNTASGD, or of other parameters.
@@ -369,6 +369,11 @@ class SNTASGD(Optimizer):
         self._folded = int(scalars["folded"])
         self._history = [float(loss) for loss in scalars["history"]]
         self._training = {}
+        # Averages of a dense run know nothing of masks.
+        for parameter, mask in self._masks.items():
+            for name in ("mean", "sum"):
+                if self._since_birth and name in self.state.get(parameter, {}):
+                    self.state[parameter][name].mul_(mask)
 
     # -------------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint is damaged, or of another model; the message says what differs.
+        ValueError: the checkpoint is damaged, or of another model or text; the message says what differs.
     """
     set_matmul_precision(config.matmul_precision)
     # The run's own Trainer, since precision and limits have a say in the result.
@@ -57,6 +57,8 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
     model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
     saved = load_checkpoint(checkpoint)
     check_fits(saved, model)
+    if type(data).__qualname__ in saved:
+        data.load_state_dict(saved[type(data).__qualname__])
     trainer.precision_plugin.convert_module(model)  # before weights of float64 would be rounded
     model.load_state_dict(saved["state_dict"])
     (metrics,) = trainer.test(model, datamodule=data, verbose=False)

@@ -6,6 +6,8 @@ import json
 import math
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.accounting import account, uses_per_token
@@ -111,6 +114,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
+    data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training
     model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
     record = RunRecord(folder, sparsity, averaging)
     best = BestCheckpoint(folder, sparsity)
@@ -130,15 +134,21 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     checkpoint = find_last_good(folder / "checkpoints")
     if checkpoint is not None:
         _say(f"Going on from {checkpoint}.")
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-    if trainer.interrupted:
-        raise RunInterrupted("Interrupted. The same command goes on from the last epoch that was finished.")
+    with _interruptible():
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
         raise SystemExit(
             f"The run ended at sparsity {sparsity.topology.sparsity:.4f}, before it reached {config.method.sparsity}: "
             "its last topology update came too early. Train for more epochs, or lower method.sparsity_reached_at."
         )
-    trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
+    if not best.best_model_path:
+        raise SystemExit(
+            "The run ended without a validation to choose the best weights by, so there is nothing to test. Let it "
+            "validate: see trainer.max_epochs, trainer.max_steps, trainer.limit_val_batches and "
+            "trainer.check_val_every_n_epoch."
+        )
+    with _interruptible():
+        trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
 
     results = {**_results(config, data, model, trainer, record, best, sparsity, averaging), "versions": versions}
     if trainer.is_global_zero:
@@ -148,6 +158,23 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         write_json(finished, results)
     _say(_summary(results) + f"\nEverything is in {folder}")
     return results
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say that a run was interrupted, which to Lightning is an exit like any other.
+
+    Raises:
+        RunInterrupted: someone pressed Ctrl-C, or sent SIGTERM.
+    """
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(ended, SIGTERMException) or isinstance(ended.__context__, KeyboardInterrupt):
+            raise RunInterrupted(
+                "Interrupted. The same command goes on from the last epoch that was finished."
+            ) from ended
+        raise
 
 
 def _refuse_more_devices(config: DictConfig) -> None:

@@ -96,6 +96,20 @@ def test_a_new_trainer_goes_on_with_the_topology_and_begins_a_new_schedule(tmp_p
     assert masked(module, sparse)
 
 
+def test_what_is_unfrozen_between_two_fits_stays_dense_and_the_rest_keeps_its_topology(tmp_path: Path) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5, update_every_n_epochs=None)
+    module.lstm.weight_hh_l0.requires_grad_(False)
+    fit(tmp_path, module, sparse, max_epochs=2)
+    masks = live(sparse)
+    module.lstm.weight_hh_l0.requires_grad_(True)
+    module.linear.weight.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"lstm\.weight_hh_l0 could not be sparse when the topology was made"):
+        fit(tmp_path, module, sparse, max_epochs=2)
+    assert same(live(sparse), masks)
+    assert masked(module, sparse)
+    assert module.lstm.weight_hh_l0.count_nonzero() == module.lstm.weight_hh_l0.numel()
+
+
 @pytest.mark.parametrize("tested_before", [False, True])
 def test_a_callback_draws_a_new_topology_for_a_new_module(tmp_path: Path, tested_before: bool) -> None:
     def run(sparse: SelfishSparseCallback) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -258,3 +258,41 @@ def test_a_schedule_of_ones_own(tmp_path: Path) -> None:
     sparse = SelfishSparseCallback(0.5, schedule=lambda progress, first, last: 0.1 + progress / 10)
     fit(tmp_path, net("sgd"), sparse, max_epochs=3)
     assert [update["rate"] for update in sparse.updates[1:]] == pytest.approx([0.1 + 1 / 30, 0.1 + 2 / 30])
+
+
+@pytest.mark.parametrize("options", [{"growth": "gradient"}, {"allocation": "snip"}])
+def test_a_step_without_a_loss_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
+    step = Net.training_step
+
+    def sometimes(self: Net, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx == 0 else step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Net, "training_step", sometimes)
+    sparse = SelfishSparseCallback(0.5, **options)
+    fit(tmp_path, net("sgd"), sparse, max_epochs=3)
+    assert len(sparse.updates) == 3
+    assert sparse.sparsity_reached
+
+
+def test_sparse_gradients_are_refused_where_rules_look_at_them(tmp_path: Path) -> None:
+    class Embeds(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(7, 4, sparse=True)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.embedding(torch.arange(3)).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = make_trainer(tmp_path, [SelfishSparseCallback(0.5, allocation="snip")], max_epochs=1)
+    with pytest.raises(MisconfigurationException, match=r"embedding\.weight\. Make the embedding with `sparse=False`"):
+        trainer.fit(Embeds(), [0, 1])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Rprop])
+def test_optimizers_that_sparse_training_would_be_wrong_with_are_refused(tmp_path: Path, kind: Any) -> None:
+    module = net(lambda parameters: kind(parameters))
+    with pytest.raises(MisconfigurationException, match=f"Sparse training does not go with {kind.__name__}: it "):
+        fit(tmp_path, module, SelfishSparseCallback(0.5), max_epochs=1)

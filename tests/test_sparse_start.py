@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from toy_runs import Watch
 
-from lightning_sparse_rnn import SelfishSparseCallback
+from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
 
 pytestmark = QUIET
 
@@ -90,6 +90,24 @@ def test_snip_allocates_in_the_checkpoint_of_a_dense_run(tmp_path: Path) -> None
     assert sparse.topology.live_weights == round(0.5 * sparse.topology.total_weights)
     for parameter, mask in sparse.topology.masks.items():
         assert torch.equal(parameter != 0, mask == 1)
+
+
+def test_averages_of_a_dense_run_are_sparse_from_the_start(tmp_path: Path) -> None:
+    def averaging() -> NonMonotonicAveraging:
+        return NonMonotonicAveraging("val_loss", restart_epochs=[1])
+
+    trainer = make_trainer(tmp_path, [averaging()], max_epochs=2)
+    trainer.fit(toy(), *loaders())
+    trainer.save_checkpoint(tmp_path / "dense.ckpt")
+    module, sparse = toy(), SelfishSparseCallback(0.5, update_every_n_epochs=None)
+    saver = ModelCheckpoint(tmp_path, filename="sparse")
+    trainer = make_trainer(tmp_path, [averaging(), sparse, saver], max_epochs=3)
+    trainer.fit(module, *loaders(), ckpt_path=tmp_path / "dense.ckpt")
+    saved = torch.load(tmp_path / "sparse.ckpt", weights_only=True)["state_dict"]
+    for name, parameter in sparse.topology.parameters.items():
+        mask = sparse.topology.masks[parameter] == 1
+        assert torch.equal(saved[name] != 0, mask)
+        assert torch.equal(parameter != 0, mask)
 
 
 def test_a_resumed_run_has_its_topology_and_not_its_present_nonzeros(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from lightning_sparse_rnn.config import CONFIG_DIR
+from lightning_sparse_rnn.generate import main as generate
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.test import main as run_test
 from lightning_sparse_rnn.train import train
@@ -190,6 +192,29 @@ def test_the_test_command_finds_the_runs_test_perplexity(
     assert json.loads(capsys.readouterr().out)["test_ppl"] == results["test_ppl"]
     run_test([str(tmp_path / "run"), "data.test_batch_size=1"])
     assert json.loads(capsys.readouterr().out)["test_ppl"] != results["test_ppl"]
+
+
+def test_text_that_has_changed_since_is_refused(config: DictConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "changing"
+    shutil.copytree(config.data.root, folder)
+    config.data.root = str(folder)
+    train(config, tmp_path / "run")
+    lines = (folder / "train.txt").read_text().splitlines(keepends=True)
+    (folder / "train.txt").write_text("".join(reversed(lines)))
+    for command in (run_test, generate):
+        with pytest.raises(SystemExit, match="one in which words have other ids"):
+            command([str(tmp_path / "run")])
+
+
+def test_a_run_without_validation_says_so(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="The run ended without a validation"):
+        train(small_config(text, tmp_path, "+trainer.check_val_every_n_epoch=9"), tmp_path / "run")
+
+
+def test_a_test_text_that_is_too_short_is_found_before_training(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="The test text, in columns by `test_batch_size`"):
+        train(small_config(text, tmp_path, "data.test_batch_size=5000"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
 def test_the_table_marks_the_validations_of_averages(text: Path, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ class Vocabulary:
     def __hash__(self) -> int:
         return hash(self.tokens)
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for vocabularies of the same tokens with the same ids, and for no others."""
+        return hashlib.blake2b("\n".join(self.tokens).encode(), digest_size=16).hexdigest()
+
     def id(self, token: str) -> int:
         """The id of `token`; that of `<unk>` for a token not in the vocabulary."""
         return self._ids.get(token, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
@@ -24,7 +26,8 @@ class TextDataModule(pl.LightningDataModule):
     split: every process evaluates all of it, so that all have the same metrics, and a number does not depend
     on how many processes computed it.
 
-    A run resumed from a checkpoint of the middle of an epoch goes on with the next batch.
+    A run resumed from a checkpoint of the middle of an epoch goes on with the next batch. Checkpoints know the
+    vocabulary, and are refused beside text with another one.
 
     Args:
         source: "pydoc" (the language reference of the running Python; no download), "ptb", "wikitext-2" or
@@ -49,7 +52,7 @@ class TextDataModule(pl.LightningDataModule):
     def __init__(
         self,
         source: str = "pydoc",
-        root: str | None = None,
+        root: str | Path | None = None,
         batch_size: int = 20,
         eval_batch_size: int = 20,
         test_batch_size: int | None = None,
@@ -57,7 +60,7 @@ class TextDataModule(pl.LightningDataModule):
         lengths: str = "fixed",
         max_extra: int | None = None,
         train_lines: int | None = None,
-        cache_dir: str | None = None,
+        cache_dir: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,12 +72,14 @@ class TextDataModule(pl.LightningDataModule):
             "train_lines": train_lines,
         }
         for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise ValueError(f"Expected `{name}` of at least 1, got {value}.")
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise ValueError(f"Expected `{name}` to be a whole number of at least 1, got {value!r}.")
         self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
         self._eval_lengths = SequenceLengths(bptt)
         self._corpus: Corpus | None = None
         self.save_hyperparameters()
+        # Checkpoints hold plain values only: no paths, and no numbers of NumPy.
+        self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
 
     @property
     def corpus(self) -> Corpus:
@@ -117,14 +122,35 @@ class TextDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> ColumnBatches:
         """The whole validation text, in every process."""
-        return ColumnBatches(
-            self.corpus.valid, self.hparams["eval_batch_size"], self._eval_lengths, device=self._device
-        )
+        return self._evaluation("validation", self.corpus.valid, "eval_batch_size")
 
     def test_dataloader(self) -> ColumnBatches:
         """The whole test text, in every process."""
-        columns = self.hparams["test_batch_size"] or self.hparams["eval_batch_size"]
-        return ColumnBatches(self.corpus.test, columns, self._eval_lengths, device=self._device)
+        own = self.hparams["test_batch_size"] is not None
+        return self._evaluation("test", self.corpus.test, "test_batch_size" if own else "eval_batch_size")
+
+    def _evaluation(self, part: str, ids: Tensor, size: str) -> ColumnBatches:
+        try:
+            return ColumnBatches(ids, self.hparams[size], self._eval_lengths, device=self._device)
+        except ValueError as error:
+            raise ValueError(f"The {part} text, in columns by `{size}`: {error}") from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """What makes a checkpoint's weights mean something: which word has which id."""
+        return {"vocabulary": self.vocabulary.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make sure that a checkpoint is of this text.
+
+        Raises:
+            ValueError: if its vocabulary was another one.
+        """
+        if state_dict["vocabulary"] != self.vocabulary.fingerprint:
+            where = self.hparams["root"] or self.hparams["source"]
+            raise ValueError(
+                f"Expected the text that this checkpoint was trained on, got one in which words have other ids: "
+                f"{where} has changed since, or is another. Give the training text as it was."
+            )
 
     @property
     def _device(self) -> torch.device | None:
@@ -150,3 +176,9 @@ class TextDataModule(pl.LightningDataModule):
             return epoch, 0
         over = batches.is_last_batch and batches.current.processed == batches.current.ready
         return (epoch + 1, 0) if over else (epoch, batches.current.processed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return str(value) if isinstance(value, Path) else value

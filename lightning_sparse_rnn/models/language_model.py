@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
@@ -261,14 +263,16 @@ def _of_each_rank(gathered: State, world_size: int) -> list[State]:
 
 
 def _plain(config: Any) -> Any:
-    """`config` in dicts, lists and plain values, whatever of it OmegaConf made."""
+    """`config` in dicts, lists and plain values, whatever of it OmegaConf, NumPy or pathlib made."""
     if OmegaConf.is_config(config):
         return OmegaConf.to_container(config, resolve=True)
     if isinstance(config, Mapping):
         return {key: _plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
         return [_plain(value) for value in config]
-    return config
+    if isinstance(config, np.generic):
+        return config.item()
+    return str(config) if isinstance(config, Path) else config
 
 
 def _build(name: str, config: Any, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 __all__ = ["GateLayout", "find_gates"]
 
@@ -29,6 +30,8 @@ _TORCH_GATES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.RNN: ("hidden",),
     nn.RNNCell: ("hidden",),
 }
+# Where a parametrization keeps the parameter that it has taken the place of.
+_ORIGINAL = "parametrizations.{}.original"
 _LAYER_SUFFIX = re.compile(r"_(l\d+(?:_reverse)?)$")
 
 
@@ -66,12 +69,21 @@ def find_gates(module: nn.Module) -> dict[str, GateLayout]:
     """
     found: dict[str, GateLayout] = {}
     for prefix, owner in module.named_modules():
-        own = dict(owner.named_parameters(recurse=False))
+        own = _own_parameters(owner)
         for name, rows in _declared(owner, own, prefix).items():
             suffix = _LAYER_SUFFIX.search(name)
             layer = ".".join(part for part in (prefix, suffix.group(1) if suffix else "") if part)
-            found[f"{prefix}.{name}" if prefix else name] = GateLayout(dict(rows), layer)
+            full = name if name in owner._parameters else _ORIGINAL.format(name)
+            found[f"{prefix}.{full}" if prefix else full] = GateLayout(dict(rows), layer)
     return found
+
+
+def _own_parameters(owner: nn.Module) -> dict[str, Tensor]:
+    """Return a module's own parameters by name, those too that ``torch.nn.utils.parametrize`` has put elsewhere."""
+    own: dict[str, Tensor] = dict(owner.named_parameters(recurse=False))
+    if is_parametrized(owner):
+        own.update({name: getattr(owner, name) for name in owner.parametrizations})  # type: ignore[union-attr]
+    return own
 
 
 def _declared(owner: nn.Module, own: Mapping[str, Tensor], prefix: str) -> Mapping[str, Mapping[str, int]]:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 
 __all__ = ["sparsifiable_parameters"]
 
@@ -18,11 +21,13 @@ def sparsifiable_parameters(
     """Return the parameters of ``module`` to make sparse, by name; a tied tensor stands under its first name.
 
     Raises:
-        ValueError: there are none, or a pattern matches none of them; the message lists them.
+        ValueError: there are none, or a pattern matches none of them; the message lists them. Or one is made by
+            ``weight_norm``.
     """
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        if parameter.dim() >= 2 and parameter.requires_grad and parameter.is_floating_point():
+        matrix = parameter.dim() >= 2 and parameter.numel() > 0
+        if matrix and parameter.requires_grad and parameter.is_floating_point():
             names.setdefault(parameter, []).append(name)
     if not names:
         raise ValueError(
@@ -37,6 +42,12 @@ def sparsifiable_parameters(
         for parameter, aliases in names.items()
         if (include is None or _matches(aliases, kept)) and not _matches(aliases, dropped)
     }
+    gains_and_directions = _weight_normed(module)
+    if normed := [name for name, parameter in chosen.items() if parameter in gains_and_directions]:
+        raise ValueError(
+            f"{', '.join(normed)} belong to weights under weight_norm, which divides by the norm of each row: one "
+            "without live weights would be NaN. Remove weight_norm, or leave these dense with `exclude`."
+        )
     if not chosen:
         raise ValueError(f"`include` and `exclude` leave nothing to make sparse of: {', '.join(known)}.")
     return chosen
@@ -54,3 +65,18 @@ def _patterns(option: str, patterns: str | Sequence[str] | None, known: Sequence
 
 def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _weight_normed(module: nn.Module) -> set[nn.Parameter]:
+    """Return the gains and directions that torch's ``weight_norm``, the old one and the new, makes of weights."""
+    found: set[nn.Parameter] = set()
+    for part in module.modules():
+        found.update(
+            getattr(part, f"{hook.name}{suffix}")
+            for hook in part._forward_pre_hooks.values()
+            if isinstance(hook, WeightNorm)
+            for suffix in ("_g", "_v")
+        )
+        if isinstance(part, ParametrizationList) and any(isinstance(each, _WeightNorm) for each in part):
+            found.update(part.parameters(recurse=False))
+    return found

@@ -254,13 +254,15 @@ class SparseTopology:
         """Prune ``⌈rate · n⌉`` of each pool's ``n`` live weights and regrow as many, at zero.
 
         The positions just pruned are open to regrowth like any other. A pool whose positions are all live is left as
-        it is: nothing can move in it.
+        it is: nothing can move in it. So is a parameter that does not require gradients now: what it lost it could not
+        learn again.
 
         Args:
             rate: share of live weights to replace, in [0, 1).
             density: share of all weights that are to be live afterwards, at most what it is now; what is too many is
                 pruned first. ``None``: as many as now.
-            gradients: for each sparse parameter, its dense gradient, if rules look at it: see :attr:`needs`.
+            gradients: for each sparse parameter that requires them, its dense gradient, if rules look at it: see
+                :attr:`needs`.
 
         Raises:
             ValueError: an argument is out of range or lacks a parameter, or a rule returns something else than asked.
@@ -276,7 +278,11 @@ class SparseTopology:
         quantities = self._quantities(self.needs, gradients)
         number = self._updates + 1
         live = self._flat_masks()
-        pruned, regrown = self._mover.move(live, quantities, number, rate, self._total_at(density))
+        moving = {name: flat for name, flat in live.items() if self._parameters[name].requires_grad}
+        resting = {name: torch.zeros_like(flat) for name, flat in live.items() if name not in moving}
+        total = self._total_at(density, resting)
+        pruned, regrown = ({**flat, **resting} for flat in self._mover.move(moving, quantities, number, rate, total))
+        live.update(moving)
         # Weights that are pruned and regrown at once are zeroed here too: they start anew like every other newborn.
         self._set_masks({name: flat & ~regrown[name] for name, flat in live.items()})
         self.apply_masks()
@@ -298,7 +304,8 @@ class SparseTopology:
             born={parameter: regrown[name].view(parameter.shape) for name, parameter in self._parameters.items()},
         )
 
-    def _total_at(self, density: float | None) -> int | None:
+    def _total_at(self, density: float | None, resting: Collection[str]) -> int | None:
+        """Return how many weights are to be live at ``density``, but for those of tensors at rest."""
         if density is None:
             return None
         live, total = self.live_weights, round(density * self.total_weights)
@@ -309,7 +316,15 @@ class SparseTopology:
             )
         if self._mover.rules.chooses_own_count:
             raise ValueError("This pruning rule chooses how many weights go, and cannot follow a `density`.")
-        return total
+        kept = sum(count_true(self._masks[name].flatten().bool()) for name in resting)
+        if len(resting) == len(self._masks):
+            return None
+        if kept >= total:
+            raise ValueError(
+                f"Expected a `density` above {kept / self.total_weights:.6g}, that of the live weights of parameters "
+                f"that do not require gradients and therefore keep them, got {density}."
+            )
+        return total - kept
 
     def _quantities(
         self, needed: Collection[str], gradients: Mapping[Tensor, Tensor] | None
@@ -318,12 +333,16 @@ class SparseTopology:
         found: dict[str, Mapping[str, Tensor]] = {"weights": self._parameters, "momenta": self._momenta.means}
         if "gradients" in needed:
             given = gradients or {}
-            missing = [name for name, parameter in self._parameters.items() if parameter not in given]
+            trained = {name: parameter for name, parameter in self._parameters.items() if parameter.requires_grad}
+            missing = [name for name, parameter in trained.items() if parameter not in given]
+            wrong = [name for name, p in trained.items() if p in given and given[p].shape != p.shape]
             if missing:
                 raise ValueError(
                     f"The rules of this topology look at gradients, and these have none: {', '.join(missing)}."
                 )
-            found["gradients"] = {name: given[parameter] for name, parameter in self._parameters.items()}
+            if wrong:
+                raise ValueError(f"Expected gradients of their parameters' shapes, got others for {', '.join(wrong)}.")
+            found["gradients"] = {name: given[parameter] for name, parameter in trained.items()}
         for quantity, tensors in found.items():
             for name, tensor in tensors.items():
                 self._check_finite(quantity, name, tensor)

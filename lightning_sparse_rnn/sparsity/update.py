@@ -109,8 +109,7 @@ class Mover:
     ) -> None:
         self.rules = rules
         self.memory: dict[str, dict[str, float]] = {}
-        self._prune_in = rules.redistribution.prune_in(shapes, layouts)
-        self._grow_in = rules.redistribution.grow_in(shapes, layouts)
+        self._shapes, self._layouts = shapes, layouts
         self._seed = seed
 
     def move(
@@ -119,7 +118,7 @@ class Mover:
         """Prune and regrow in ``live``, in place, and return masks of what was pruned and what was regrown.
 
         Args:
-            live: boolean masks.
+            live: boolean masks of the tensors that take part.
             quantities: ``weights`` and what the rules need, flattened.
             number: of the update.
             rate: share of the live weights to replace.
@@ -139,13 +138,16 @@ class Mover:
     def _move(
         self, live: Flat, quantities: Mapping[str, Flat], number: int, rate: float, total: int | None
     ) -> tuple[Flat, Flat]:
-        before = _counts(self._prune_in, live)
+        shapes = {name: self._shapes[name] for name in live}
+        prune_in = self.rules.redistribution.prune_in(shapes, self._layouts)
+        grow_in = self.rules.redistribution.grow_in(shapes, self._layouts)
+        before = _counts(prune_in, live)
         wanted = before if total is None else apportion(total, before, before)
         shared_out = self.rules.redistribution.share is not None
         lived = {name: flat.clone() for name, flat in live.items()} if shared_out else live
 
         pruned = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool, n, after in zip(self._prune_in, before, wanted, strict=True):
+        for pool, n, after in zip(prune_in, before, wanted, strict=True):
             if n == 0 or (n == after == pool.size and not shared_out):
                 continue  # where all positions are live, and are to be, nothing can move
             count = n - after + (0 if self.rules.grow is None else _share(rate, after))
@@ -159,7 +161,7 @@ class Mover:
                 scatter(pool, here ^ gone, live)
 
         regrown = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool, count in zip(self._grow_in, self._quotas(live, lived, quantities, number, wanted), strict=True):
+        for pool, count in zip(grow_in, self._quotas(grow_in, live, lived, quantities, number, wanted), strict=True):
             if count:
                 assert self.rules.grow is not None
                 here = gather(pool, live)
@@ -172,15 +174,21 @@ class Mover:
         return pruned, regrown
 
     def _quotas(
-        self, live: Flat, lived: Flat, quantities: Mapping[str, Flat], number: int, wanted: Sequence[int]
+        self,
+        grow_in: Sequence[Pool],
+        live: Flat,
+        lived: Flat,
+        quantities: Mapping[str, Flat],
+        number: int,
+        wanted: Sequence[int],
     ) -> Sequence[int]:
         """Return how many weights each of the pools to grow in gets, of ``lived`` before and ``live`` after pruning."""
-        kept = _counts(self._grow_in, live)
+        kept = _counts(grow_in, live)
         if self.rules.redistribution.share is None:
             return [after - left for after, left in zip(wanted, kept, strict=True)]
         claims = [
             Claim(self._positions(pool, gather(pool, lived), quantities, number), left)
-            for pool, left in zip(self._grow_in, kept, strict=True)
+            for pool, left in zip(grow_in, kept, strict=True)
         ]
         shares = list(self.rules.redistribution.share(claims))
         if len(shares) != len(claims) or not all(0 <= share < math.inf for share in shares):
@@ -188,7 +196,7 @@ class Mover:
                 f"Expected a redistribution to return {len(claims)} finite numbers of at least 0, one a tensor, got "
                 f"{shares}."
             )
-        free = [pool.size - left for pool, left in zip(self._grow_in, kept, strict=True)]
+        free = [pool.size - left for pool, left in zip(grow_in, kept, strict=True)]
         return apportion(sum(wanted) - sum(kept), shares, free)
 
     def _positions(

@@ -160,6 +160,41 @@ def test_two_processes_share_the_training_columns_and_evaluate_everything(text, 
     assert ranks[0]["valid"] == ranks[1]["valid"] == alone.seen["valid"]
 
 
+def test_a_checkpoint_is_refused_beside_text_in_which_words_have_other_ids(text, tmp_path) -> None:
+    module, datamodule = Reader(), data(text)
+    fitted = trainer(tmp_path, max_epochs=1)
+    fitted.fit(module, datamodule=datamodule)
+    for weights_only in (True, False):
+        fitted.save_checkpoint(tmp_path / "run.ckpt", weights_only=weights_only)
+        trainer(tmp_path).test(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+    train = text / "train.txt"
+    train.write_text("".join(reversed(train.read_text().splitlines(keepends=True))))
+    with pytest.raises(ValueError, match="one in which words have other ids: .* has changed since"):
+        trainer(tmp_path).test(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+    with pytest.raises(ValueError, match="one in which words have other ids"):
+        trainer(tmp_path, max_epochs=2).fit(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt")
+
+
+def test_hyperparameters_given_as_paths_and_numpys_numbers_are_saved_plain(text, tmp_path) -> None:
+    datamodule = TextDataModule("folder", text, batch_size=np.int64(2), eval_batch_size=2, bptt=4, cache_dir=tmp_path)
+    fitted = trainer(tmp_path, max_epochs=1)
+    fitted.fit(Reader(), datamodule=datamodule)
+    fitted.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["datamodule_hyper_parameters"]
+    assert {name: type(saved[name]) for name in ("root", "cache_dir", "batch_size")} == {
+        "root": str,
+        "cache_dir": str,
+        "batch_size": int,
+    }
+
+
+def test_a_text_that_is_too_short_is_named(text) -> None:
+    with pytest.raises(ValueError, match="The test text, in columns by `test_batch_size`: Expected a text of at least"):
+        data(text, test_batch_size=10_000).test_dataloader()
+    with pytest.raises(ValueError, match="The validation text, in columns by `eval_batch_size`: Expected"):
+        data(text, eval_batch_size=10_000).val_dataloader()
+
+
 def test_vocabulary_is_there_before_a_trainer(text) -> None:
     datamodule = data(text, train_lines=2)
     assert datamodule.vocab_size == 2 + 150
@@ -194,10 +229,10 @@ def test_hyperparameters_are_plain(text) -> None:
         ({"source": "brown"}, "one of pydoc, ptb, wikitext-2, folder, got 'brown'"),
         ({"source": "folder"}, "got none. Give it as `root`"),
         ({"root": "text"}, "no `root` with source 'pydoc', got text"),
-        ({"batch_size": 0}, "`batch_size` of at least 1, got 0"),
-        ({"eval_batch_size": 0}, "`eval_batch_size` of at least 1, got 0"),
-        ({"test_batch_size": -1}, "`test_batch_size` of at least 1, got -1"),
-        ({"train_lines": 0}, "`train_lines` of at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` to be a whole number of at least 1, got 0"),
+        ({"eval_batch_size": 0}, "`eval_batch_size` to be a whole number of at least 1, got 0"),
+        ({"test_batch_size": -1}, "`test_batch_size` to be a whole number of at least 1, got -1"),
+        ({"train_lines": 0}, "`train_lines` to be a whole number of at least 1, got 0"),
         ({"bptt": 0}, "`bptt` of at least 1"),
         ({"lengths": "random"}, "one of fixed, drawn, got 'random'"),
         ({"max_extra": 20}, "no `max_extra` with fixed lengths"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from lightning_sparse_rnn.sparsity import GateLayout, find_gates
 
@@ -66,6 +67,14 @@ def test_cells_of_torch(kind: type[nn.RNNCellBase], gates: tuple[str, ...]) -> N
 def test_a_projection_has_no_gates_and_the_others_keep_the_hidden_size() -> None:
     found = find_gates(nn.LSTM(3, 6, proj_size=2))
     assert found == {name: GateLayout(dict.fromkeys(LSTM_GATES, 6), "l0") for name in ("weight_ih_l0", "weight_hh_l0")}
+
+
+def test_a_parametrized_layer_keeps_its_gates() -> None:
+    layer = spectral_norm(nn.LSTM(3, 5), "weight_hh_l0")
+    found = find_gates(nn.ModuleDict({"rnn": layer}))
+    expected = GateLayout(dict.fromkeys(LSTM_GATES, 5), "rnn.l0")
+    assert found == {"rnn.weight_ih_l0": expected, "rnn.parametrizations.weight_hh_l0.original": expected}
+    assert found.keys() <= dict(nn.ModuleDict({"rnn": layer}).named_parameters()).keys()
 
 
 def by_gate(cell: nn.RNNCellBase, weight: str) -> dict[str, Tensor]:

@@ -388,3 +388,39 @@ def test_large_finite_weights_are_not_taken_for_divergence() -> None:
     topology = SparseTopology(nn.ParameterList([nn.Parameter(torch.full((4, 4), 3e38))]), 0.5)
     topology.update(0.5)
     assert topology.updates == 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_under_weight_norm_are_refused(norm: Any) -> None:
+    module = nn.Sequential(norm(nn.Linear(4, 8)), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"0\.\S+, 0\.\S+ belong to weights under weight_norm"):
+        SparseTopology(module, 0.5)
+    assert list(SparseTopology(module, 0.5, exclude="0.*").parameters) == ["1.weight"]
+
+
+@pytest.mark.parametrize("redistribution", ["none", "gates", "layer", "model", "live"])
+def test_what_requires_no_gradient_now_keeps_its_live_weights(redistribution: str) -> None:
+    module = nn.ModuleDict({"rnn": nn.LSTM(4, 6), "out": nn.Linear(6, 5)})
+    topology = SparseTopology(module, 0.5, redistribution=redistribution)
+    frozen, total = module["rnn"].weight_hh_l0.requires_grad_(False), topology.live_weights
+    before = frozen.detach().clone()
+    for density in (None, 0.4, 0.3):
+        update = topology.update(0.5, density=density)
+        assert torch.equal(frozen, before)
+        assert not any(update.pruned["rnn.weight_hh_l0"].values())
+        assert not update.born[frozen].any()
+        assert any(update.regrown["out.weight"].values())
+        assert topology.live_weights == (total if density is None else round(density * topology.total_weights))
+    with pytest.raises(ValueError, match="of the live weights of parameters that do not require gradients"):
+        topology.update(0.5, density=0.01)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    masks = [mask.clone() for mask in topology.masks.values()]
+    assert topology.update(0.5).replaced == 0.0
+    assert all(torch.equal(mask, old) for mask, old in zip(topology.masks.values(), masks, strict=True))
+
+
+def test_tensors_without_elements_are_left_out() -> None:
+    module = nn.ModuleDict({"empty": nn.Linear(0, 3), "full": nn.Linear(4, 4)})
+    assert list(SparseTopology(module, 0.5, allocation="erdos_renyi").parameters) == ["full.weight"]
