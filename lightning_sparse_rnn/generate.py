@@ -98,8 +98,8 @@ def _generate(
             if temperature == 0:
                 token = int(log_probs.argmax())
             else:
-                scores = (log_probs - log_probs.max()) / temperature  # however low it is, the likeliest stays at 0
-                token = int(torch.multinomial(scores.softmax(-1), 1, generator=draws))
+                scores = (log_probs - log_probs.max()).double() / temperature  # of the likeliest 0, however low it is
+                token = int(torch.multinomial(scores.softmax(-1).float(), 1, generator=draws))
             tokens = torch.tensor([token], device=prompt.device)
         yield token
 

@@ -15,7 +15,7 @@ from process_runs import in_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from test_precision import ScaledOnCPU, overflows
-from torch import Tensor
+from torch import Tensor, nn
 from toy_runs import Net, Watch, fit, net, weights
 
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
@@ -260,6 +260,7 @@ def test_a_schedule_of_ones_own(tmp_path: Path) -> None:
     assert [update["rate"] for update in sparse.updates[1:]] == pytest.approx([0.1 + 1 / 30, 0.1 + 2 / 30])
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.parametrize("options", [{"growth": "gradient"}, {"allocation": "snip"}])
 def test_a_step_without_a_loss_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
     step = Net.training_step

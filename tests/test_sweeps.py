@@ -1,9 +1,11 @@
 """Sweeps: one command each; a run that fails does not end the others, and processes share the work."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from test_train import small_config, text
 
 from lightning_sparse_rnn import train as command
 from lightning_sparse_rnn.config import CONFIG_DIR
-from lightning_sparse_rnn.sweeping import Jobs, RunIsElsewhere, worked_on
+from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.sweeping import Jobs, RunInterrupted, RunIsElsewhere, worked_on
 
 __all__ = ["text"]
 
