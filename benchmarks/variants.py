@@ -3,6 +3,8 @@
     python -m benchmarks.variants --root FOLDER                        # all of them, one seed: hours
     python -m benchmarks.variants --root FOLDER base elsewhere --seeds 1 2
     python -m benchmarks.variants --table                              # of the runs there are
+    python -m benchmarks.variants --root FOLDER --output runs/longer dense static rate05 \\
+        --set trainer.max_epochs=40 'sntasgd.restart_epochs=[28]'      # for longer
 
 The text is the first 10,000 lines of the Penn Treebank with its 2,000 most frequent words, all others `<unk>`; the
 network a 2×300 LSTM. Embedding, recurrent matrices and decoder have the proportions that they have in the paper's
@@ -45,9 +47,11 @@ ELSEWHERE = "method.growth=random_elsewhere"
 VARIANTS = {
     "base": ("the paper's choices", ()),
     "dense": ("dense: three times the weights", ("method=dense",)),
-    "dense_dropout03": ("the same with dropout 0.3", ("method=dense", "model.network.dropout=0.3")),
+    "dense_dropout03": ("dense with dropout 0.3", ("method=dense", "model.network.dropout=0.3")),
+    "dense_dropout04": ("dense with dropout 0.4", ("method=dense", "model.network.dropout=0.4")),
     "small_dense": ("a dense network of as few weights", ("method=small_dense",)),
     "static": ("the topology never changes", ("method=static",)),
+    "static_dropout03": ("the same with dropout 0.3", ("method=static", "model.network.dropout=0.3")),
     "elsewhere": ("what was just pruned does not regrow at once", (ELSEWHERE,)),
     "oldvalue": ("what regrows at once keeps its value", (f"method._target_={RULES}.KeepsOldValues",)),
     "byaverages": ("pruned by averaged weights", (f"method._target_={RULES}.PrunesByAverages",)),
@@ -67,6 +71,10 @@ VARIANTS = {
     "dropout04": ("dropout 0.4 instead of 0.5", ("model.network.dropout=0.4",)),
     "rate05dropout04": ("initial rate 0.5 and dropout 0.4", ("prune_rate=0.5", "model.network.dropout=0.4")),
     "rate05dropout03": ("initial rate 0.5 and dropout 0.3", ("prune_rate=0.5", "model.network.dropout=0.3")),
+    "gradient05dropout03": (
+        "the same, regrown by gradient",
+        ("prune_rate=0.5", "model.network.dropout=0.3", "method.growth=gradient"),
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -243,6 +243,14 @@ class SelfishSparseCallback(ResumesExactly):
             self._steps = self._last_step = trainer.global_step
             self._last_epoch = trainer.current_epoch
             self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        moves = self._every_n_epochs is not None or self._every_n_steps is not None
+        if moves and len(self._updates) == 1 and self._steps > self._updates[0]["step"]:
+            rank_zero_info(
+                "The topology was never updated: training ended before the first update was due, and after the last "
+                "epoch there is none. Train for more epochs, or set `update_every_n_steps` to update within them."
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().teardown(trainer, pl_module, stage)

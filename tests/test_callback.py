@@ -45,6 +45,15 @@ def test_inactive_weights_are_zero_and_counts_exact_after_every_step(
     assert watch.counts == {name: round(0.7 * size) for name, size in matrices.items()}
 
 
+def test_a_run_without_an_update_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        fit(tmp_path, net("sgd"), SelfishSparseCallback(0.5), max_epochs=1)
+        assert caplog.text.count("The topology was never updated") == 1
+        fit(tmp_path, net("sgd"), SelfishSparseCallback(0.5), max_epochs=2)
+        fit(tmp_path, net("sgd"), SelfishSparseCallback(0.5, update_every_n_epochs=None), max_epochs=1)
+        assert caplog.text.count("The topology was never updated") == 1
+
+
 def test_options_may_be_numpys_numbers_and_stay_out_of_checkpoints(tmp_path: Path) -> None:
     values = np.linspace(0.5, 0.9, 5, dtype=np.float32)
     sparse = SelfishSparseCallback(values[2], initial_sparsity=values[0], prune_rate=values[1])
