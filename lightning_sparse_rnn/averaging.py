@@ -39,6 +39,8 @@ class NonMonotonicAveraging(ResumesExactly):
     """
 
     def __init__(self, monitor: str = "val_loss", restart_epochs: Sequence[int] = ()) -> None:
+        if isinstance(restart_epochs, (int, str)):
+            raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
         if any(int(epoch) != epoch or epoch < 1 for epoch in restart_epochs):
             raise ValueError(
                 f"Expected `restart_epochs` to be whole numbers of at least 1, got {list(restart_epochs)}."

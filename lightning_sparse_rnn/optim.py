@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class SNTASGD(Optimizer):
 
     Raises:
         ValueError: an argument is out of its range.
+        TypeError: `lr` or `weight_decay` is no number.
     """
 
     _averaging = False
@@ -57,6 +59,8 @@ class SNTASGD(Optimizer):
         foreach: bool | None = None,
     ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not isinstance(value, (Real, Tensor)):
+                raise TypeError(f"Expected `{name}` to be a number, got {value!r}.")
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"Expected `{name}` to be a finite number of at least 0, got {value}.")
         if not 1 <= nonmono < math.inf or int(nonmono) != nonmono:

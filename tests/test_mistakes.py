@@ -14,6 +14,8 @@ MISTAKES = {
     "prune_rate=2": "Expected `prune_rate` in [0, 1), got 2. Did you mean 0.02?",
     "model.network.dropout=2": "Expected `dropout` in [0, 1), got 2. Did you mean 0.02?",
     "+model.network.unheard_of=1": "StackedLSTM.__init__() got an unexpected keyword argument 'unheard_of'",
+    "optimizer.lr=abc": "Expected `lr` to be a number, got 'abc'.",
+    "sntasgd.restart_epochs=3": "Expected `restart_epochs` as a list of epochs, such as [30], got 3.",
     "data.batch_size=100000": "Expected a text of at least 200000 tokens, two for each of 100000 columns",
     "data.train_lines=1000000": "Expected `train_lines` between 1 and the ",
     "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",
