@@ -148,6 +148,10 @@ class SelfishSparseCallback(ResumesExactly):
         return self.topology.live_weights <= round((1.0 - self._ramp.last) * self.topology.total_weights)
 
     @property
+    def _moves(self) -> bool:
+        return self._every_n_epochs is not None or self._every_n_steps is not None
+
+    @property
     def updates(self) -> list[dict[str, Any]]:
         """The run's topology updates, oldest first; the first entry is the topology it began with.
 
@@ -245,8 +249,7 @@ class SelfishSparseCallback(ResumesExactly):
             self._updates = [_record(self.topology, trainer.current_epoch, self._steps, update=None)]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        moves = self._every_n_epochs is not None or self._every_n_steps is not None
-        if moves and len(self._updates) == 1 and self._steps > self._updates[0]["step"]:
+        if self._moves and len(self._updates) == 1 and self._steps > self._updates[0]["step"]:
             rank_zero_info(
                 "The topology was never updated: training ended before the first update was due, and after the last "
                 "epoch there is none. Train for more epochs, or set `update_every_n_steps` to update within them."
@@ -258,8 +261,7 @@ class SelfishSparseCallback(ResumesExactly):
         self._detach()
 
     def _check_end_is_known(self, trainer: Trainer) -> None:
-        moves = self._every_n_epochs is not None or self._every_n_steps is not None
-        if not moves or trainer.max_epochs != -1 or trainer.max_steps != -1:
+        if not self._moves or trainer.max_epochs != -1 or trainer.max_steps != -1:
             return
         if self._rate.ends:
             raise MisconfigurationException(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.files import replacing
 
-__all__ = ["WholeFileCheckpointIO", "check_fits", "find_last_good", "load_checkpoint"]
+__all__ = ["WholeFileCheckpointIO", "check_fits", "check_text", "find_last_good", "load_checkpoint"]
 
 _LISTED = 8
 
@@ -105,6 +106,17 @@ def check_fits(checkpoint: Mapping[str, Any], module: nn.Module, *, strict: bool
             f"The checkpoint is of another model than this {type(module).__name__}: "
             f"{'; '.join(part for part in parts if part)}. Make the model as it was made for the run that saved it."
         )
+
+
+def check_text(checkpoint: Mapping[str, Any], data: LightningDataModule) -> None:
+    """Make sure that a checkpoint is of the text of ``data``, as the Trainer does that loads it.
+
+    Raises:
+        ValueError: words have other ids there.
+    """
+    name = type(data).__qualname__
+    if name in checkpoint:  # one without was saved outside of a Trainer
+        data.load_state_dict(checkpoint[name])
 
 
 def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

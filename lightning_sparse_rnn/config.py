@@ -1,4 +1,4 @@
-"""Where the configs are, and what a run's folder is called."""
+"""Where the configs are, what a run's folder is called, and what its config says of the model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["CONFIG_DIR", "chosen", "run_name"]
+from lightning_sparse_rnn.models.sizes import shrink
+
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -38,6 +41,14 @@ def chosen() -> dict[str, str | None]:
         return {}
     choices = HydraConfig.get().runtime.choices
     return {group: choices[group] for group in _GROUPS}
+
+
+def model_config(config: DictConfig, vocab_size: int) -> Any:
+    """Return the config of a run's model: ``config.model``, shrunk if its method says so (``weights_of_sparsity``)."""
+    if "weights_of_sparsity" not in config.method:
+        return config.model
+    network: Any = OmegaConf.to_container(config.model.network, resolve=True)
+    return OmegaConf.merge(config.model, {"network": shrink(network, vocab_size, config.method.weights_of_sparsity)})
 
 
 OmegaConf.register_new_resolver("chosen", chosen, replace=True)

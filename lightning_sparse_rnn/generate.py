@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_sparse_rnn.checkpoints import load_checkpoint
+from lightning_sparse_rnn.checkpoints import check_text, load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
 from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.mistakes import told_plainly
@@ -118,8 +118,7 @@ def _load(path: Path, root: str | None) -> tuple[Network, Vocabulary]:
             f"Expected the text the model was trained on, with {model.network.vocab_size} different tokens, got one "
             f"with {data.vocab_size}. Give its folder with --root."
         )
-    if TextDataModule.__qualname__ in saved:
-        data.load_state_dict(saved[TextDataModule.__qualname__])
+    check_text(saved, data)
     return model.network, data.vocabulary
 
 

@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse_rnn.checkpoints import check_fits, load_checkpoint
+from lightning_sparse_rnn.checkpoints import check_fits, check_text, load_checkpoint
+from lightning_sparse_rnn.config import model_config
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.mistakes import told_plainly
-from lightning_sparse_rnn.models.sizes import model_config
 from lightning_sparse_rnn.quiet import quiet
 
 __all__ = ["main", "test"]
@@ -57,8 +57,7 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
     model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
     saved = load_checkpoint(checkpoint)
     check_fits(saved, model)
-    if type(data).__qualname__ in saved:
-        data.load_state_dict(saved[type(data).__qualname__])
+    check_text(saved, data)
     trainer.precision_plugin.convert_module(model)  # before weights of float64 would be rounded
     model.load_state_dict(saved["state_dict"])
     (metrics,) = trainer.test(model, datamodule=data, verbose=False)

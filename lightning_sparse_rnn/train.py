@@ -30,13 +30,12 @@ from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
-from lightning_sparse_rnn.config import CONFIG_DIR
+from lightning_sparse_rnn.config import CONFIG_DIR, model_config
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json, write_text
 from lightning_sparse_rnn.flat_config import differences
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.mistakes import told_plainly
-from lightning_sparse_rnn.models.sizes import model_config
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet

@@ -14,6 +14,7 @@ from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
 from lightning_sparse_rnn.data.sources import check_source, default_cache_dir, load_texts
+from lightning_sparse_rnn.plain_values import plain
 
 __all__ = ["TextDataModule"]
 
@@ -79,7 +80,7 @@ class TextDataModule(pl.LightningDataModule):
         self._corpus: Corpus | None = None
         self.save_hyperparameters()
         # Checkpoints hold plain values only: no paths, and no numbers of NumPy.
-        self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
+        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
 
     @property
     def corpus(self) -> Corpus:
@@ -110,28 +111,30 @@ class TextDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ColumnBatches:
         """This process's columns of the training text."""
         trainer = self.trainer
-        return ColumnBatches(
+        return self._batches(
+            "training",
             self.corpus.train,
-            self.hparams["batch_size"],
+            "batch_size",
             self._train_lengths,
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
-            device=self._device,
             position=self._position if trainer is not None else None,
         )
 
     def val_dataloader(self) -> ColumnBatches:
         """The whole validation text, in every process."""
-        return self._evaluation("validation", self.corpus.valid, "eval_batch_size")
+        return self._batches("validation", self.corpus.valid, "eval_batch_size", self._eval_lengths)
 
     def test_dataloader(self) -> ColumnBatches:
         """The whole test text, in every process."""
         own = self.hparams["test_batch_size"] is not None
-        return self._evaluation("test", self.corpus.test, "test_batch_size" if own else "eval_batch_size")
+        size = "test_batch_size" if own else "eval_batch_size"
+        return self._batches("test", self.corpus.test, size, self._eval_lengths)
 
-    def _evaluation(self, part: str, ids: Tensor, size: str) -> ColumnBatches:
+    def _batches(self, part: str, ids: Tensor, size: str, lengths: SequenceLengths, **options: Any) -> ColumnBatches:
+        """A text in as many columns as the option `size` says; an error names both."""
         try:
-            return ColumnBatches(ids, self.hparams[size], self._eval_lengths, device=self._device)
+            return ColumnBatches(ids, self.hparams[size], lengths, device=self._device, **options)
         except ValueError as error:
             raise ValueError(f"The {part} text, in columns by `{size}`: {error}") from error
 
@@ -176,9 +179,3 @@ class TextDataModule(pl.LightningDataModule):
             return epoch, 0
         over = batches.is_last_batch and batches.current.processed == batches.current.ready
         return (epoch + 1, 0) if over else (epoch, batches.current.processed)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    return str(value) if isinstance(value, Path) else value

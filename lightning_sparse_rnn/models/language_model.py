@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.checkpoints import check_fits
 from lightning_sparse_rnn.models.metrics import TokenMean
 from lightning_sparse_rnn.models.network import Output, State, map_state, state_batch_size
+from lightning_sparse_rnn.plain_values import plain
 
 __all__ = ["LanguageModel"]
 
@@ -87,10 +85,10 @@ class LanguageModel(pl.LightningModule):
         built = isinstance(network, nn.Module)
         self.save_hyperparameters(
             {
-                "network": None if built else _plain(network),
+                "network": None if built else plain(network),
                 "vocab_size": vocab_size,
-                "optimizer": _plain(optimizer),
-                "scheduler": _plain(scheduler),
+                "optimizer": plain(optimizer),
+                "scheduler": plain(scheduler),
                 "ar": ar,
                 "tar": tar,
                 "lr_bptt": lr_bptt,
@@ -260,19 +258,6 @@ def _of_each_rank(gathered: State, world_size: int) -> list[State]:
     if world_size == 1:
         return [gathered]
     return [map_state(lambda part, rank=rank: part[rank].clone(), gathered) for rank in range(world_size)]  # type: ignore[misc]
-
-
-def _plain(config: Any) -> Any:
-    """`config` in dicts, lists and plain values, whatever of it OmegaConf, NumPy or pathlib made."""
-    if OmegaConf.is_config(config):
-        return OmegaConf.to_container(config, resolve=True)
-    if isinstance(config, Mapping):
-        return {key: _plain(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [_plain(value) for value in config]
-    if isinstance(config, np.generic):
-        return config.item()
-    return str(config) if isinstance(config, Path) else config
 
 
 def _build(name: str, config: Any, *args: Any, **kwargs: Any) -> Any:

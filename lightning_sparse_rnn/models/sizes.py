@@ -7,19 +7,10 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["model_config", "shrink"]
+__all__ = ["shrink"]
 
 _BISECTIONS = 40
-
-
-def model_config(config: DictConfig, vocab_size: int) -> Any:
-    """Return the config of a run's model: ``config.model``, shrunk if its method says so (``weights_of_sparsity``)."""
-    if "weights_of_sparsity" not in config.method:
-        return config.model
-    network: Any = OmegaConf.to_container(config.model.network, resolve=True)
-    return OmegaConf.merge(config.model, {"network": shrink(network, vocab_size, config.method.weights_of_sparsity)})
 
 
 def shrink(network: Mapping[str, Any], vocab_size: int, sparsity: float) -> dict[str, Any]:

@@ -65,11 +65,9 @@ def threshold(live: Positions, count: int) -> Tensor:
         return torch.zeros_like(sizes, dtype=torch.bool)
     if _THRESHOLD not in live.memory:
         gone = smallest(sizes, count)
-        # Doubling would never get a threshold of zero anywhere.
-        largest = sizes[gone].max()
         positive = sizes[sizes > 0]
-        if largest > 0 or len(positive):
-            live.memory[_THRESHOLD] = float(largest if largest > 0 else positive.min())
+        if len(positive):  # doubling would never get a threshold of zero anywhere
+            live.memory[_THRESHOLD] = float(torch.maximum(sizes[gone].max(), positive.min()))
         return gone
     gone = sizes < live.memory[_THRESHOLD]
     pruned = count_true(gone)
