@@ -27,6 +27,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.accounting import account, uses_per_token
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.background_checkpoints import BackgroundCheckpointIO
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
@@ -130,6 +131,8 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         plugins=[WholeFileCheckpointIO()],
         default_root_dir=str(folder),
     )
+    if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
+        trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
     checkpoint = find_last_good(folder / "checkpoints")
     if checkpoint is not None:
         _say(f"Going on from {checkpoint}.")

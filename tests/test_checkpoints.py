@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pickle
+import shutil
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_runs import QUIET, Recipe, language_model
+from lightning_runs import QUIET, Recipe, differences, language_model
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from lightning_sparse_rnn.background_checkpoints import BackgroundCheckpointIO
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, check_fits, find_last_good, load_checkpoint
 from lightning_sparse_rnn.models import LanguageModel
 
@@ -218,3 +222,89 @@ def test_a_trainer_writes_with_it_what_it_writes_without(tmp_path: Path) -> None
     ours, lightnings = (load_checkpoint(tmp_path / "saved" / folder / "last.ckpt") for folder in ("with", "without"))
     assert ours.keys() == lightnings.keys()
     assert all(torch.equal(ours["state_dict"][name], tensor) for name, tensor in lightnings["state_dict"].items())
+
+
+# ------------------------------------------------------------------------------------------------- in the background
+
+
+def test_what_is_written_in_the_background_is_what_was_there_when_it_was_saved(tmp_path: Path) -> None:
+    flat = torch.arange(10_000.0)
+    inside = {"whole": flat, "part": flat[100:200].view(10, 10).t(), "none": torch.empty(0), "plain": [1, {"a": None}]}
+    checkpoint = {"global_step": 1, "state_dict": inside}
+    WholeFileCheckpointIO().save_checkpoint(checkpoint, tmp_path / "at once" / "last.ckpt")
+    background = BackgroundCheckpointIO()
+    background.save_checkpoint(checkpoint, tmp_path / "later" / "last.ckpt")
+    flat.zero_()
+    inside["plain"].append(2)  # type: ignore[attr-defined]
+    background.teardown()
+    sizes = {folder: (tmp_path / folder / "last.ckpt").stat().st_size for folder in ("at once", "later")}
+    assert sizes["later"] == sizes["at once"] < 2 * flat.nbytes  # what shares memory is written once
+    at_once, later = (load_checkpoint(tmp_path / folder / "last.ckpt")["state_dict"] for folder in sizes)
+    assert later["whole"][9_999] == 9_999.0
+    assert all(torch.equal(later[name], at_once[name]) for name in ("whole", "part", "none"))
+    assert later["part"].stride() == (1, 10)
+    assert later["plain"] == [1, {"a": None}]
+
+
+def test_files_written_in_the_background_are_whole_when_they_are_read_or_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, save = threading.Event(), torch.save
+
+    def slowly(*args: Any) -> None:
+        assert slow.wait(timeout=60)
+        save(*args)
+
+    monkeypatch.setattr(torch, "save", slowly)
+    background = BackgroundCheckpointIO()
+    for step in (1, 2):
+        background.save_checkpoint({"global_step": step, "state_dict": {}}, tmp_path / f"{step}.ckpt")
+    assert not list(tmp_path.glob("*.ckpt"))
+    slow.set()
+    assert background.load_checkpoint(tmp_path / "2.ckpt")["global_step"] == 2
+    assert background.load_checkpoint(tmp_path / "1.ckpt")["global_step"] == 1
+    slow.clear()
+    background.save_checkpoint({"global_step": 3, "state_dict": {}}, tmp_path / "1.ckpt")
+    threading.Timer(0.2, slow.set).start()
+    background.save_checkpoint({"global_step": 4, "state_dict": {}}, tmp_path / "1.ckpt")
+    assert torch.load(tmp_path / "1.ckpt")["global_step"] == 3
+    background.remove_checkpoint(tmp_path / "1.ckpt")
+    assert not (tmp_path / "1.ckpt").exists()
+    background.teardown()
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda io, path: io.save_checkpoint({}, path),
+        lambda io, path: io.save_checkpoint({}, path.with_name("other.ckpt")),
+        lambda io, path: io.load_checkpoint(path),
+        lambda io, path: io.teardown(),
+    ],
+)
+def test_what_could_not_be_written_in_the_background_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[[BackgroundCheckpointIO, Path], Any]
+) -> None:
+    background = BackgroundCheckpointIO()
+    with monkeypatch.context() as patch:
+
+        def out_of_space(checkpoint: Any, file: Any) -> None:
+            raise OSError("No space left on device")
+
+        patch.setattr(torch, "save", out_of_space)
+        background.save_checkpoint({"global_step": 1}, tmp_path / "last.ckpt")
+        concurrent.futures.wait(background._waiting.values())
+    with pytest.raises(OSError, match="No space"):
+        then(background, tmp_path / "last.ckpt")
+    background.teardown()
+
+
+def test_a_run_that_saves_in_the_background_goes_on_exactly_as_the_one_that_does_not(tmp_path: Path) -> None:
+    files = []
+    for io in (WholeFileCheckpointIO(), BackgroundCheckpointIO()):
+        saver = ModelCheckpoint(tmp_path / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=4)
+        Recipe("text", options={"max_epochs": 5, "plugins": [io]}).run(tmp_path, saver)
+        files.append({path.name: load_checkpoint(path) for path in (tmp_path / "saved").glob("*.ckpt")})
+        shutil.rmtree(tmp_path / "saved")
+    assert len(files[0]) == 7
+    assert not differences(*files)
