@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.network import State
-from lightning_sparse_rnn.models.repeated_product import repeated_product
+from lightning_sparse_rnn.models.products import linear, repeated_product
 
 __all__ = ["evaluate_layers", "evaluates_here"]
 
 
 def evaluates_here(layers: nn.LSTM | nn.GRU, x: Tensor) -> bool:
     """Whether `evaluate_layers` is right for `layers` on `x`, and faster: on a CPU, where there are no gradients."""
-    plain = not layers.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    return plain and x.is_cpu and len(x) > 1
+    made_into_something = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    no_training = not layers.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return no_training and not made_into_something and x.is_cpu and len(x) > 1
 
 
 def evaluate_layers(layers: nn.LSTM | nn.GRU, x: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -33,11 +33,11 @@ def _lstm(layers: nn.LSTM, x: Tensor, state: State) -> tuple[Tensor, State]:
     ends = []
     for layer, h, c in zip(range(layers.num_layers), *state, strict=True):
         weight_ih, weight_hh, bias_ih, bias_hh = layers.all_weights[layer]
-        inputs = F.linear(x, weight_ih, bias_ih + bias_hh)
-        product = repeated_product(weight_hh, x.size(1), len(x))
+        inputs = linear(x, weight_ih, bias_ih + bias_hh)
+        from_hidden = repeated_product(weight_hh, x.size(1), len(x))
         x = inputs.new_empty(*x.shape[:2], layers.hidden_size)
         for gates, output in zip(inputs, x, strict=True):
-            i, f, g, o = product(h).add_(gates).chunk(4, dim=-1)
+            i, f, g, o = from_hidden(h).add_(gates).chunk(4, dim=-1)
             c = f.sigmoid_() * c + i.sigmoid_() * g.tanh_()
             h = torch.mul(o.sigmoid_(), c.tanh(), out=output)
         ends.append((h, c))
@@ -49,11 +49,11 @@ def _gru(layers: nn.GRU, x: Tensor, state: State) -> tuple[Tensor, State]:
     size, ends = layers.hidden_size, []
     for layer, h in enumerate(state):
         weight_ih, weight_hh, bias_ih, bias_hh = layers.all_weights[layer]
-        inputs = F.linear(x, weight_ih, bias_ih)
-        product = repeated_product(weight_hh, x.size(1), len(x))
+        inputs = linear(x, weight_ih, bias_ih)
+        by_hidden = repeated_product(weight_hh, x.size(1), len(x))
         x = inputs.new_empty(*x.shape[:2], size)
         for from_input, output in zip(inputs, x, strict=True):
-            from_hidden = product(h).add_(bias_hh)
+            from_hidden = by_hidden(h).add_(bias_hh)
             r, z = from_hidden[:, : 2 * size].add_(from_input[:, : 2 * size]).sigmoid_().chunk(2, dim=-1)
             n = torch.addcmul(from_input[:, 2 * size :], r, from_hidden[:, 2 * size :]).tanh_()
             h = torch.lerp(n, h, z, out=output)

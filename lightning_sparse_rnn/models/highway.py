@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout, locked_mask
 from lightning_sparse_rnn.models.highway_recurrence import highway_recurrence
 from lightning_sparse_rnn.models.network import Network, Output, State
+from lightning_sparse_rnn.models.products import linear
 
 __all__ = ["HighwayLayer", "RecurrentHighwayNetwork"]
 
@@ -51,7 +51,7 @@ class HighwayLayer(nn.Module):
             state: the state before the first step, (columns, hidden_size); None: zeros.
         """
         first, *biases = [self.get_parameter(f"bias_d{d}") for d in range(self.depth)]
-        inputs = F.linear(x, self.weight_ih, first)
+        inputs = linear(x, self.weight_ih, first)
         if state is None:
             state = x.new_zeros(x.size(1), self.hidden_size)
         mask = None

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.products import linear, repeated_product
 from lightning_sparse_rnn.models.recorded import recorded
-from lightning_sparse_rnn.models.repeated_product import repeated_product
 
 __all__ = ["highway_recurrence"]
 
@@ -87,10 +87,10 @@ def _forward(
     for step, addend in enumerate(inputs.unbind()):
         at = step if keep else 0
         entering = [between[step], *(states[at] for states in within), between[step + 1]]
-        for d, (product, bias) in enumerate(zip(products, (addend, *biases), strict=True)):
+        for d, (of_state, bias) in enumerate(zip(products, (addend, *biases), strict=True)):
             s, out = entering[d], entering[d + 1]
             gate, sigmoids, h, t, *carry = of_gates[d][at]
-            torch.add(product(s if mask is None else s * mask), bias, out=gate)
+            torch.add(of_state(s if mask is None else s * mask), bias, out=gate)
             h.tanh_()
             sigmoids.sigmoid_()
             if carry:
@@ -148,6 +148,6 @@ def _backward(
     for d, (weight, s) in enumerate(zip(weights, entering, strict=True)):
         seen = s if mask is None else s * mask
         flat = local[d].view(-1, rows).to(weight.dtype)
-        dweights.append(flat.t() @ seen.reshape(-1, features).to(weight.dtype))
+        dweights.append(linear(flat.t(), seen.reshape(-1, features).to(weight.dtype).t()))
         dbiases.append(local[d].sum((0, 1)))
     return local[0], ds, *dweights, *dbiases[1:]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from lightning_sparse_rnn.models.products import linear
 
 __all__ = ["mixture_loss"]
 
@@ -58,7 +59,7 @@ def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, t
         chosen = torch.empty_like(total)
         for start in range(0, len(weight), words):
             block = slice(start, start + words)
-            logits = F.linear(flat, weight[block]).to(dtype).add_(bias[block])
+            logits = linear(flat, weight[block]).to(dtype).add_(bias[block])
             # Not computed apart, which would round it differently from what it is a part of.
             place = target - start
             here = (place >= 0) & (place < logits.size(1))
@@ -78,44 +79,23 @@ def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:
 class _MixtureLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        rows, experts, features = latent.shape
+        rows, experts, _ = latent.shape
         dtype = torch.promote_types(latent.dtype, torch.float32)
         total = torch.zeros((), dtype=dtype, device=latent.device)
-        # Gradients of 33,000 words are too small for float16, before a loss scale reaches them all the more.
-        product_dtype = dtype if latent.dtype == torch.float16 else latent.dtype
-        product_weight = weight.to(product_dtype)
         dlatent, dprior = torch.empty_like(latent, dtype=dtype), torch.empty_like(log_prior, dtype=dtype)
         dweight, dbias = torch.zeros_like(weight, dtype=dtype), torch.zeros_like(bias, dtype=dtype)
-        vocabulary = weight.size(0)
         logits_at_a_time = _LOGITS_AT_A_TIME if latent.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES
-        size = max(1, logits_at_a_time // (experts * vocabulary))
-        buffer = torch.empty(min(size, rows) * experts, vocabulary, dtype=dtype, device=latent.device)
+        size = max(1, logits_at_a_time // (experts * len(weight)))
         for start in range(0, rows, size):
             part = slice(start, start + size)
-            flat = latent[part].reshape(-1, features)
-            target = targets[part].repeat_interleave(experts).unsqueeze(1)
-            logits = buffer[: len(flat)]
-            if logits.dtype == flat.dtype:
-                torch.addmm(bias, flat, weight.t(), out=logits)
-            else:
-                torch.add(bias, torch.mm(flat, weight.t()), out=logits)
-            chosen = logits.gather(1, target)
-            largest, total_odds = _odds_(logits)
-            log_expert = (chosen - largest - total_odds.log()).view(-1, experts)
-            joint = log_prior[part] + log_expert
-            log_likelihood = joint.logsumexp(-1, keepdim=True)
-            total -= log_likelihood.sum()
-            responsibility = (joint - log_likelihood).exp().div_(rows)
-            dprior[part] = -responsibility
-            share = responsibility.view(-1, 1)
-            dlogits = logits.mul_(share / total_odds).scatter_add_(1, target, -share).to(product_dtype)
-            dlatent[part] = (dlogits @ product_weight).view(-1, experts, features)
-            if product_dtype == dtype:
-                dweight.addmm_(dlogits.t(), flat.to(dtype))
-            else:
-                dweight += dlogits.t() @ flat
-            dbias += dlogits.sum(0)
-        ctx.save_for_backward(dlatent, dprior, dweight, dbias)
+            loss, dlatent[part], dprior[part], to_weight, to_bias = _loss_and_gradients(
+                latent[part], log_prior[part], weight, bias, targets[part]
+            )
+            total += loss
+            dweight += to_weight
+            dbias += to_bias
+        gradients = [gradient.div_(rows) for gradient in (dlatent, dprior, dweight, dbias)]
+        ctx.save_for_backward(*gradients)
         ctx.dtypes = latent.dtype, log_prior.dtype, weight.dtype, bias.dtype
         return total / rows
 
@@ -123,3 +103,30 @@ class _MixtureLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*((part * grad).to(dtype) for part, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)
+
+
+def _loss_and_gradients(
+    latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the sum over some rows of −log Σₖ πₖ·pₖ, and its gradients by latent, log π, weight and bias."""
+    experts, dtype = latent.size(1), torch.promote_types(latent.dtype, torch.float32)
+    flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts).unsqueeze(1)
+    logits = linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
+    chosen = logits.gather(1, target)
+    largest, odds = _odds_(logits)
+    log_expert = (chosen - largest - odds.log()).view(-1, experts)
+    joint = log_prior + log_expert
+    log_likelihood = joint.logsumexp(-1, keepdim=True)
+    responsibility = (joint - log_likelihood).exp()
+    share = responsibility.view(-1, 1)
+    # Gradients of 33,000 words are too small for float16, before a loss scale reaches them all the more.
+    product_dtype = dtype if latent.dtype == torch.float16 else latent.dtype
+    dlogits = logits.mul_(share / odds).scatter_add_(1, target, -share).to(product_dtype)
+    dlatent = linear(dlogits, weight.to(product_dtype).t()).view_as(latent)
+    return (
+        -log_likelihood.sum(),
+        dlatent,
+        -responsibility,
+        linear(dlogits.t(), flat.to(product_dtype).t()),
+        dlogits.sum(0),
+    )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.checks import check_sizes
+from lightning_sparse_rnn.models.products import Linear
 
 __all__ = ["Network", "Output", "State", "map_state", "state_batch_size"]
 
@@ -56,7 +57,7 @@ class Network(nn.Module, ABC):
         check_sizes(vocab_size=vocab_size, embedding_size=embedding_size)
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding_size)
-        self.decoder = nn.Linear(decoder_size, vocab_size)
+        self.decoder = Linear(decoder_size, vocab_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.models.awd_lstm import AWDNetwork
 from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.ordered_recurrence import ordered_recurrence
+from lightning_sparse_rnn.models.products import linear
 
 __all__ = ["OrderedNeuronsLSTM", "OrderedNeuronsLayer"]
 
@@ -55,7 +56,7 @@ class OrderedNeuronsLayer(nn.Module):
         Args:
             state: output and cell before the first step, each (columns, hidden_size); None: zeros.
         """
-        inputs = F.linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
+        inputs = linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
         if state is None:
             zeros = x.new_zeros(x.size(1), self.hidden_size)
             state = (zeros, zeros)

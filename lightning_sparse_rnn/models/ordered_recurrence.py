@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.products import linear, repeated_product
 from lightning_sparse_rnn.models.recorded import recorded
-from lightning_sparse_rnn.models.repeated_product import repeated_product
 
 __all__ = ["ordered_recurrence"]
 
@@ -78,11 +78,11 @@ def _forward(
     gates = inputs.new_empty(kept, columns, rows, dtype=dtype)
     cells = inputs.new_empty(kept + keep, columns, features, dtype=dtype)
     cells[0] = c
-    product = repeated_product(weight, columns, steps)
+    of_output = repeated_product(weight, columns, steps)
     for step in range(steps):
         at = step if keep else 0
         gate = gates[at]
-        torch.add(product(outputs[step]), inputs[step], out=gate)
+        torch.add(of_output(outputs[step]), inputs[step], out=gate)
         master, o, g, i, f = _split(gate, chunks)
         master.copy_(master.softmax(-1))
         o.sigmoid_()
@@ -129,7 +129,7 @@ def _backward(
     # The master gates act on all neurons of a chunk: ∂c/∂ĩ, negated as ĩ = 1 − cumsum, and ∂c/∂f̃.
     shared = old * (f - 1) + g * (i - 1)
     to_master = torch.stack((-g - shared * forget_master, old + shared * in_master), dim=-3)
-    product = repeated_product(weight.t(), columns, steps)
+    of_gates = repeated_product(weight.t(), columns, steps)
     dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
     if grad_cell is not None:
         dc += grad_cell
@@ -146,10 +146,10 @@ def _backward(
         p = master[step]
         weighted = p * dsoftmax
         dgate[:, : 2 * chunks] = (weighted - p * weighted.sum(-1, keepdim=True)).flatten(-2)
-        dh = product(dgate).to(dgate.dtype)
+        dh = of_gates(dgate).to(dgate.dtype)
         dc *= forget[step]
     flat = local.view(-1, rows).to(weight.dtype)
-    dweight = flat.t() @ outputs[:-1].reshape(-1, features).to(weight.dtype)
+    dweight = linear(flat.t(), outputs[:-1].reshape(-1, features).to(weight.dtype).t())
     return local, dh, dc, dweight
 
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_sparse_rnn.models import AWDLSTM, GRU, LSTM, OrderedNeuronsLSTM, RecurrentHighwayNetwork
+from lightning_sparse_rnn.models import AWDLSTM, GRU, LSTM, AWDLSTMMoS, OrderedNeuronsLSTM, RecurrentHighwayNetwork
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
-from lightning_sparse_rnn.models.repeated_product import repeated_product
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -38,6 +37,23 @@ def test_only_where_nothing_is_lost():
     assert not evaluates_here(module, x)
 
 
+@pytest.mark.parametrize("network", [LSTM(9, 4, 4), AWDLSTM(9, 4, 4), AWDLSTMMoS(9, 4, 4)])
+def test_what_is_compiled_is_torchs_own_operators(network):
+    called = set()
+
+    def compiler(graph, inputs):
+        called.update(str(node.target) for node in graph.graph.nodes if node.op != "placeholder")
+        return graph.forward
+
+    tokens = torch.randint(9, (12, 3))
+    with torch.inference_mode():
+        expected = network.eval().log_probs(network(tokens).hidden)
+        given = torch.compile(lambda tokens: network.log_probs(network(tokens).hidden), backend=compiler)(tokens)
+    torch.testing.assert_close(given, expected)
+    assert called
+    assert not any("mkldnn" in name for name in called)
+
+
 @pytest.mark.parametrize(
     "network", [LSTM(9, 4, 4), GRU(9, 4, 4), AWDLSTM(9, 4, 4)], ids=lambda network: type(network).__name__
 )
@@ -49,17 +65,6 @@ def test_networks_say_the_same_with_gradients_and_without(network):
         given = network(tokens)
     torch.testing.assert_close(given.hidden, expected.hidden.detach())
     torch.testing.assert_close(given.state, expected.state)
-
-
-@pytest.mark.parametrize("times", [1, 30])
-@pytest.mark.parametrize("transposed", [True, False])
-@pytest.mark.parametrize("columns", [1, 20])
-def test_product(times, transposed, columns):
-    weight = torch.randn(40, 60).t() if transposed else torch.randn(60, 40)
-    product = repeated_product(weight, columns, times)
-    for _ in range(3):
-        x = torch.randn(columns, 40)
-        torch.testing.assert_close(product(x), x @ weight.t(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
