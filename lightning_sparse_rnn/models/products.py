@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 __all__ = ["Linear", "linear", "repeated_product"]
 
@@ -71,13 +73,23 @@ def repeated_product(weight: Tensor, columns: int, times: int) -> Callable[[Tens
     return lambda x: torch.mm(x.to(weight.dtype), weight.t())
 
 
+_HERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def _by_onednn(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False  # what is made of a module is to have torch's own operators
-    its_kind = all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors)
-    return its_kind and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return _HERE and all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
+
+
+if _HERE:
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x_shape: Sequence[int], weight_shape: Sequence[int], *others: Any, **more: Any) -> int:
+        """What torch's counter is to count, which knows torch's own operators alone."""
+        return 2 * math.prod(x_shape) * weight_shape[0]
