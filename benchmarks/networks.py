@@ -7,9 +7,10 @@
 Prints ratios of times taken in turn in one process, so that a busy machine disturbs both sides alike; on a CPU they are
 the processor's, on a GPU from call to end of its work:
 
-- fast / plain: one training step (forward, loss, backward, clip, SGD step) of the package's network over that of the
-  same network written one cell at a time for autograd (`tests/models/plain_networks.py`);
-- eval / train: forward and loss of a batch in inference mode over a training step of it;
+- fast / plain: one training step (forward, loss, backward, clip, step of SNT-ASGD with masks) of the package's network
+  over that of the same network written one cell at a time for autograd (`tests/models/plain_networks.py`);
+- eval / train: forward and loss in inference mode, as many tokens at once as `TextDataModule` reads, over the training
+  steps of the same tokens;
 - peak memory: of a process that does nothing but training steps; on a GPU, of what torch has allocated there.
 """
 
@@ -32,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
 
 from plain_networks import PlainHighwayNetwork, PlainMoS, PlainOrderedNeuronsLSTM
 
+from lightning_sparse_rnn import SNTASGD
+from lightning_sparse_rnn.data.datamodule import AT_ONCE_IN_EVALUATION
 from lightning_sparse_rnn.models import (
     AWDLSTM,
     GRU,
@@ -41,7 +44,9 @@ from lightning_sparse_rnn.models import (
     RecurrentHighwayNetwork,
     StackedLSTM,
 )
+from lightning_sparse_rnn.sparsity import SparseTopology
 
+SPARSITY = 0.67
 # The first call sets things up; on a GPU the second records the recurrences.
 _WARM_UP = 2
 
@@ -73,8 +78,10 @@ class Bench:
     def __init__(self, case: Case, make: Callable[[int], Network], device: str) -> None:
         torch.manual_seed(0)
         self.network = make(case.vocab_size).to(device)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1.0)
-        self.tokens, self.targets = torch.randint(case.vocab_size, (2, case.steps, case.columns)).to(device)
+        self.optimizer = SNTASGD(self.network.parameters(), lr=1.0)
+        self.optimizer.set_masks(SparseTopology(self.network, SPARSITY).masks)
+        text = torch.randint(case.vocab_size, (2, AT_ONCE_IN_EVALUATION * case.steps, case.columns)).to(device)
+        self.text, (self.tokens, self.targets) = text, text[:, : case.steps]
 
     def train(self) -> None:
         self.network.train()
@@ -87,7 +94,8 @@ class Bench:
     @torch.inference_mode()
     def evaluate(self) -> None:
         self.network.eval()
-        self.network.loss(self.network(self.tokens).hidden, self.targets)
+        tokens, targets = self.text
+        self.network.loss(self.network(tokens).hidden, targets)
 
 
 def seconds(function: Callable[[], None], device: str) -> float:
@@ -102,10 +110,14 @@ def _time_on_gpu() -> float:
     return time.perf_counter()
 
 
-def peak_memory(name: str, plain: bool, threads: int, device: str) -> float:
-    """Peak memory in GB, resident or on the GPU, of a fresh process in its training steps."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (name, plain, threads, device))
+def peak_memories(name: str, threads: int, device: str) -> tuple[str, str]:
+    """Peak memory in GB, resident or on the GPU, of training steps in a fresh process; and of the plain network's."""
+    sides = [False, True] if CASES[name].plain else [False]
+    found = []
+    for plain in sides:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found.append(f"{pool.apply(_peak_memory, (name, plain, threads, device)):.2f}")
+    return found[0], "".join(found[1:])
 
 
 def _peak_memory(name: str, plain: bool, threads: int, device: str) -> float:
@@ -132,15 +144,17 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("There is no GPU here: leave --device out.")
     torch.set_num_threads(options.threads)
+    names = options.networks or list(CASES)
+    # Before this process grows: a new one begins with its parent's peak.
+    peaks = (
+        {} if options.skip_memory else {name: peak_memories(name, options.threads, options.device) for name in names}
+    )
     print(
         f"{'network':<10}{'train s':>9}{'plain s':>9}{'fast/plain':>12}{'eval/train':>12}{'peak GB':>9}{'plain GB':>10}"
     )
-    for name in options.networks or CASES:
+    for name in names:
         case = CASES[name]
-        memory = "" if options.skip_memory else f"{peak_memory(name, False, options.threads, options.device):.2f}"
-        plain_memory = ""
-        if case.plain and not options.skip_memory:
-            plain_memory = f"{peak_memory(name, True, options.threads, options.device):.2f}"
+        memory, plain_memory = peaks.get(name, ("", ""))
         fast = Bench(case, case.fast, options.device)
         plain = Bench(case, case.plain, options.device) if case.plain else None
         sides = [fast.train, fast.evaluate, *([plain.train] if plain else [])]
@@ -156,7 +170,7 @@ def main() -> None:
         if others:
             plain_time = f"{median(others[0]):.3g}"
             ratio = f"{median([a / b for a, b in zip(train, others[0], strict=True)]):.2f}"
-        cost = median([a / b for a, b in zip(evaluate, train, strict=True)])
+        cost = median([a / b for a, b in zip(evaluate, train, strict=True)]) / AT_ONCE_IN_EVALUATION
         print(
             f"{name:<10}{median(train):>9.3g}{plain_time:>9}{ratio:>12}{cost:>12.3f}{memory:>9}{plain_memory:>10}",
             flush=True,

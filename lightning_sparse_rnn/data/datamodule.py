@@ -18,6 +18,9 @@ from lightning_sparse_rnn.plain_values import plain
 
 __all__ = ["TextDataModule"]
 
+# So many times `bptt` steps are read at once in evaluation. Nothing depends on it but how often weights are laid out.
+AT_ONCE_IN_EVALUATION = 4
+
 
 class TextDataModule(pl.LightningDataModule):
     """Text for word-level language models, in time-major batches `(inputs, targets)` of shape (T, B).
@@ -39,7 +42,7 @@ class TextDataModule(pl.LightningDataModule):
         eval_batch_size: columns of the validation text. Perplexity depends on it, a little: the state of
             every column starts from zero.
         test_batch_size: columns of the test text. None: as many as in validation.
-        bptt: time steps of a batch, or the base of drawn lengths; evaluation always reads `bptt` steps.
+        bptt: time steps of a batch, or the base of drawn lengths; evaluation reads `4 * bptt` steps at once.
         lengths: "fixed", or "drawn" for training lengths drawn at random about `bptt`; see `SequenceLengths`.
         max_extra: with drawn lengths: no batch is longer than `bptt + max_extra`. None: no limit.
         train_lines: train on the first lines only. The vocabulary is still that of the whole text.
@@ -76,7 +79,7 @@ class TextDataModule(pl.LightningDataModule):
             if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise ValueError(f"Expected `{name}` to be a whole number of at least 1, got {value!r}.")
         self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
-        self._eval_lengths = SequenceLengths(bptt)
+        self._eval_lengths = SequenceLengths(AT_ONCE_IN_EVALUATION * bptt)
         self._corpus: Corpus | None = None
         self.save_hyperparameters()
         # Checkpoints hold plain values only: no paths, and no numbers of NumPy.

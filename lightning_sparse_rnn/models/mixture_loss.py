@@ -59,7 +59,7 @@ def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, t
         chosen = torch.empty_like(total)
         for start in range(0, len(weight), words):
             block = slice(start, start + words)
-            logits = linear(flat, weight[block]).to(dtype).add_(bias[block])
+            logits = _logits(flat, weight[block], bias[block])
             # Not computed apart, which would round it differently from what it is a part of.
             place = target - start
             here = (place >= 0) & (place < logits.size(1))
@@ -68,6 +68,12 @@ def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, t
             total = torch.logaddexp(total, largest + odds.log())
         log_expert.append(chosen - total)
     return -torch.logsumexp(log_prior + torch.cat(log_expert).view(-1, experts), -1).mean()
+
+
+def _logits(flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The product in its operands' precision, and the sum with the bias in float32 at least."""
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    return linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
 
 
 def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +117,7 @@ def _loss_and_gradients(
     """Return the sum over some rows of −log Σₖ πₖ·pₖ, and its gradients by latent, log π, weight and bias."""
     experts, dtype = latent.size(1), torch.promote_types(latent.dtype, torch.float32)
     flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts).unsqueeze(1)
-    logits = linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
+    logits = _logits(flat, weight, bias)
     chosen = logits.gather(1, target)
     largest, odds = _odds_(logits)
     log_expert = (chosen - largest - odds.log()).view(-1, experts)

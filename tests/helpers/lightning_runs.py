@@ -117,7 +117,7 @@ def text(folder: Path, **options: Any) -> TextDataModule:
     """A text of twenty words: six batches to train on, with fixed lengths, and three to validate on."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
-    for part, lines in (("train", 25), ("valid", 5), ("test", 5)):
+    for part, lines in (("train", 25), ("valid", 20), ("test", 20)):
         words = torch.randint(20, (lines, 4), generator=generator).tolist()
         if part == "train":
             words[0:5] = [list(range(at, at + 4)) for at in range(0, 20, 4)]
