@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_runs import QUIET, differences, end_state, loaders, make_trainer
+from lightning_runs import NETWORKS, QUIET, Recipe, differences, end_state, loaders, make_trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
@@ -65,6 +65,15 @@ def test_masks_have_the_precision_of_the_weights_and_are_as_exact(
     single = SelfishSparseCallback(0.5)
     fit(tmp_path, net("adam"), single, max_epochs=1)
     assert sparse.updates[0] == single.updates[0]
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_trains_and_validates_in_any_precision(tmp_path: Path, name: str, precision: Any) -> None:
+    run = Recipe("text", network=NETWORKS[name], options={"precision": precision}).run(tmp_path)
+    assert {kind for _, kind, _ in run.rows} >= {"loss", "val_loss"}
+    assert all(0.0 < loss < 5.0 for _, kind, loss in run.rows if kind in ("loss", "val_loss"))  # by chance: log 22
+    assert all(p.dtype == DTYPES[precision] for p in run.module.parameters())
 
 
 @pytest.mark.parametrize("precision", DTYPES)

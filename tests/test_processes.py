@@ -224,13 +224,17 @@ def test_a_script_trains_in_processes_that_lightning_starts(tmp_path: Path, stra
     script.write_text(SCRIPT)
     helpers = str(Path(__file__).parent / "helpers")
     path = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(script), strategy, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, str(script), strategy, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        # Once in a while torch's threads of gloo abort a process that is at its end.
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     assert "live weights: [36, 72, 6]" in done.stdout
     assert topology in done.stdout

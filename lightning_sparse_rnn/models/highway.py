@@ -59,7 +59,8 @@ class HighwayLayer(nn.Module):
             mask = locked_mask(state.expand(1, -1, -1), self.dropout)
         # Under autocast the input's product comes in lower precision, and the state's is to be made in the same.
         weights = [self.get_parameter(f"weight_hh_d{d}").to(inputs.dtype) for d in range(self.depth)]
-        states = highway_recurrence(inputs, state, weights, biases, mask)
+        # Of its own accord the recurrence is of float32 at least.
+        states = highway_recurrence(inputs, state, weights, biases, mask).to(x.dtype)
         return states, states[-1].clone()
 
     def gate_rows(self) -> dict[str, dict[str, int]]:

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.network import rows_at_a_time
 from lightning_sparse_rnn.models.products import linear
 
 __all__ = ["mixture_loss"]
 
-# Logits held at a time in training: 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
-_LOGITS_AT_A_TIME = 2**23
-_LOGITS_AT_A_TIME_ON_DEVICES = 2**26
-# In evaluation, where no row has to be held whole, on a CPU as many as its cache holds: (rows, words).
+# Logits held at a time in evaluation, where no row has to be held whole: on a CPU as its cache holds, (rows, words).
 _BLOCK = 2048, 1024
 _BLOCK_ON_DEVICES = 2**14, 2**12
 
@@ -90,8 +88,7 @@ class _MixtureLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=dtype, device=latent.device)
         dlatent, dprior = torch.empty_like(latent, dtype=dtype), torch.empty_like(log_prior, dtype=dtype)
         dweight, dbias = torch.zeros_like(weight, dtype=dtype), torch.zeros_like(bias, dtype=dtype)
-        logits_at_a_time = _LOGITS_AT_A_TIME if latent.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES
-        size = max(1, logits_at_a_time // (experts * len(weight)))
+        size = rows_at_a_time(latent, experts * len(weight))
         for start in range(0, rows, size):
             part = slice(start, start + size)
             loss, dlatent[part], dprior[part], to_weight, to_bias = _loss_and_gradients(

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.models.checks import check_sizes
 from lightning_sparse_rnn.models.products import Linear
 
-__all__ = ["Network", "Output", "State", "map_state", "state_batch_size"]
+__all__ = ["Network", "Output", "State", "map_state", "rows_at_a_time", "state_batch_size"]
 
-# Logits held at a time in evaluation: 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
+# 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
 _LOGITS_AT_A_TIME = 2**23
 _LOGITS_AT_A_TIME_ON_DEVICES = 2**26
 
@@ -88,8 +88,7 @@ class Network(nn.Module, ABC):
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         if torch.is_grad_enabled():
             return F.cross_entropy(self.decoder(hidden), targets)
-        at_a_time = _LOGITS_AT_A_TIME if hidden.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES
-        rows = max(1, at_a_time // self.vocab_size)
+        rows = rows_at_a_time(hidden, self.vocab_size)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
             total += F.cross_entropy(self.decoder(part), target) * len(target)
@@ -98,6 +97,11 @@ class Network(nn.Module, ABC):
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""
         return F.log_softmax(self.decoder(hidden), dim=-1)
+
+
+def rows_at_a_time(values: Tensor, logits_a_row: int) -> int:
+    """Of how many rows to hold the logits at a time, where they need not all be held: on the device of `values`."""
+    return max(1, (_LOGITS_AT_A_TIME if values.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES) // logits_a_row)
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:

@@ -62,7 +62,8 @@ class OrderedNeuronsLayer(nn.Module):
             state = (zeros, zeros)
         # Under autocast the input's product comes in lower precision, and the hidden one is to be made in the same.
         weight = F.dropout(self.weight_hh, self.weight_drop, self.training).to(inputs.dtype)
-        outputs, cell = ordered_recurrence(inputs, *state, weight, self.chunks)
+        # Of its own accord the recurrence is of float32 at least.
+        outputs, cell = (part.to(x.dtype) for part in ordered_recurrence(inputs, *state, weight, self.chunks))
         return outputs, (outputs[-1].clone(), cell)
 
     def gate_rows(self) -> dict[str, dict[str, int]]:

@@ -17,6 +17,7 @@ from lightning_sparse_rnn.models import (
     RecurrentHighwayNetwork,
     StackedLSTM,
 )
+from lightning_sparse_rnn.models import network as module
 from lightning_sparse_rnn.models.network import map_state, state_batch_size
 
 VOCAB = 13
@@ -44,6 +45,18 @@ def token_by_token(network, tokens):
         state = output.state
         log_probs.append(network.log_probs(output.hidden)[0])
     return torch.stack(log_probs), state
+
+
+@pytest.mark.parametrize("logits", [1, 5 * VOCAB, 10_000])  # one row at a time, uneven parts, all rows at once
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_loss_of_evaluation_is_that_of_training(network, monkeypatch, logits, dtype):
+    monkeypatch.setattr(module, "_LOGITS_AT_A_TIME", logits)
+    network.to(dtype).eval()
+    tokens, targets = torch.randint(VOCAB, (2, 7, 3))
+    hidden = network(tokens).hidden.detach()
+    expected = network.loss(hidden, targets).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(network.loss(hidden, targets).to(expected.dtype), expected)
 
 
 @pytest.mark.parametrize("columns", [1, 20])
