@@ -6,16 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.network import State
-from lightning_sparse_rnn.models.products import linear, repeated_product
+from lightning_sparse_rnn.models.products import linear, made_into_a_graph, repeated_product
 
 __all__ = ["evaluate_layers", "evaluates_here"]
 
 
 def evaluates_here(layers: nn.LSTM | nn.GRU, x: Tensor) -> bool:
     """Whether `evaluate_layers` is right for `layers` on `x`, and faster: on a CPU, where there are no gradients."""
-    made_into_something = torch.compiler.is_compiling() or torch.jit.is_tracing()
     no_training = not layers.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    return no_training and not made_into_something and x.is_cpu and len(x) > 1
+    return no_training and not made_into_a_graph() and x.is_cpu and len(x) > 1
 
 
 def evaluate_layers(layers: nn.LSTM | nn.GRU, x: Tensor, state: State = None) -> tuple[Tensor, State]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-__all__ = ["Linear", "linear", "repeated_product"]
+__all__ = ["Linear", "linear", "made_into_a_graph", "repeated_product"]
 
 # From so many products on, laying a weight out for them pays.
 _WORTH_PACKING = 8
@@ -76,9 +76,14 @@ def repeated_product(weight: Tensor, columns: int, times: int) -> Callable[[Tens
 _HERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def made_into_a_graph() -> bool:
+    """Whether torch compiles, exports or traces what runs: what it makes is to have torch's own operators."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def _by_onednn(*tensors: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False  # what is made of a module is to have torch's own operators
+    if made_into_a_graph():
+        return False
     return _HERE and all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors)
 
 
