@@ -10,6 +10,8 @@ from hypothesis import settings
 torch.set_num_threads(1)
 # What cuBLAS and cuDNN need on a GPU to give the same sums twice; read once, at the first product of a process.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton's kernels run program by program; read at its import
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.fused import fused_cells
 from lightning_sparse_rnn.models.products import linear, repeated_product
 from lightning_sparse_rnn.models.recorded import recorded
 
@@ -69,7 +70,10 @@ def _forward(
     inputs: Tensor, state: Tensor, mask: Tensor | None, keep: bool, *parameters: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the states between steps (time + 1, columns, features), those within, (depth − 1, time, columns,
-    features), and the gates, (depth, time, columns, gates·features); of the latter two one time only unless `keep`."""
+    features), and the gates, (depth, time, columns, gates·features); of those one time at most unless `keep`."""
+    if fused := fused_cells("highway_kernels", inputs, state, *parameters):
+        chain, deeper, gates = fused.forward(inputs, state, mask, keep, *parameters)
+        return chain, deeper, gates
     depth = len(parameters) // 2 + 1
     weights, biases = parameters[:depth], parameters[depth:]
     (steps, columns, rows), features = inputs.shape, state.size(-1)
@@ -111,7 +115,22 @@ def _backward(
     grad: Tensor, chain: Tensor, deeper: Tensor, gates: Tensor, mask: Tensor | None, *weights: Tensor
 ) -> tuple[Tensor, ...]:
     """Return the gradients of the inputs, the state, all weights and the biases."""
-    depth, steps, columns, rows = gates.shape
+    fused = fused_cells("highway_kernels", chain, *weights)
+    to_gates = fused.backward if fused else _backward_to_gates
+    dgates, dstate = to_gates(grad, chain, deeper, gates, mask, *weights)
+    dweights = []
+    for weight, dgate, s in zip(weights, dgates, (chain[:-1], *deeper), strict=True):
+        seen = s if mask is None else s * mask
+        flat = dgate.flatten(0, 1).to(weight.dtype)
+        dweights.append(linear(flat.t(), seen.flatten(0, 1).to(weight.dtype).t()))
+    return dgates[0], dstate, *dweights, *(dgate.sum((0, 1)) for dgate in dgates[1:])
+
+
+def _backward_to_gates(
+    grad: Tensor, chain: Tensor, deeper: Tensor, gates: Tensor, mask: Tensor | None, *weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of what the gates are computed from (depth, time, columns, rows), and of the state."""
+    depth, steps, columns, _ = gates.shape
     features = chain.size(-1)
     entering = [chain[:-1], *deeper]
     # By how much a change of the state leaving a depth changes its gates' inputs; then, in place, by how much
@@ -144,10 +163,4 @@ def _backward(
                 ds += back
             else:
                 ds.addcmul_(back, mask)
-    dweights, dbiases = [], []
-    for d, (weight, s) in enumerate(zip(weights, entering, strict=True)):
-        seen = s if mask is None else s * mask
-        flat = local[d].view(-1, rows).to(weight.dtype)
-        dweights.append(linear(flat.t(), seen.reshape(-1, features).to(weight.dtype).t()))
-        dbiases.append(local[d].sum((0, 1)))
-    return local[0], ds, *dweights, *dbiases[1:]
+    return local, ds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -13,9 +14,8 @@ from lightning_sparse_rnn.models.products import linear
 
 __all__ = ["mixture_loss"]
 
-# Logits held at a time in evaluation, where no row has to be held whole: on a CPU as its cache holds, (rows, words).
+# Logits held at a time in evaluation on a CPU, whose cache holds so many: (rows, words).
 _BLOCK = 2048, 1024
-_BLOCK_ON_DEVICES = 2**14, 2**12
 
 
 @torch.compiler.disable
@@ -24,7 +24,7 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
 
     Only one number of each softmax enters the loss, the target's probability p, and the gradient of expert k's logits
     is r·(softmax − onehot) with r = πₖ·pₖ / Σⱼ πⱼ·pⱼ. A few rows at a time, the logits are computed, used for both, and
-    forgotten: few are ever held, and none is computed twice. Without gradients they are summed up block by block.
+    forgotten: few are ever held, and none is computed twice.
 
     Args:
         latent: (rows, experts, features).
@@ -47,25 +47,34 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
 
 def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     experts = latent.size(1)
-    dtype = torch.promote_types(latent.dtype, torch.float32)
-    rows, words = _BLOCK if latent.is_cpu else _BLOCK_ON_DEVICES
-    log_expert = []
-    for flat, target in zip(
-        latent.flatten(0, 1).split(rows), targets.repeat_interleave(experts).unsqueeze(1).split(rows), strict=True
-    ):
-        total = torch.full(target.shape, -torch.inf, dtype=dtype, device=latent.device)
-        chosen = torch.empty_like(total)
-        for start in range(0, len(weight), words):
-            block = slice(start, start + words)
-            logits = _logits(flat, weight[block], bias[block])
-            # Not computed apart, which would round it differently from what it is a part of.
-            place = target - start
-            here = (place >= 0) & (place < logits.size(1))
-            chosen = torch.where(here, logits.gather(1, place.clamp(0, logits.size(1) - 1)), chosen)
-            largest, odds = _odds_(logits)
-            total = torch.logaddexp(total, largest + odds.log())
-        log_expert.append(chosen - total)
-    return -torch.logsumexp(log_prior + torch.cat(log_expert).view(-1, experts), -1).mean()
+    flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts)
+    rows, of_some = (_BLOCK[0], _in_blocks) if flat.is_cpu else (rows_at_a_time(flat, len(weight)), _in_rows)
+    pairs = zip(flat.split(rows), target.split(rows), strict=True)
+    log_expert = torch.cat([of_some(part, of_part, weight, bias) for part, of_part in pairs])
+    return -torch.logsumexp(log_prior + log_expert.view(-1, experts), -1).mean()
+
+
+def _in_rows(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """log softmax(weight·flat + bias)[target] of every row, in the fewest kernels of a GPU."""
+    return -F.cross_entropy(_logits(flat, weight, bias), target, reduction="none")
+
+
+def _in_blocks(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same, of logits that fit into a CPU's cache."""
+    target = target.unsqueeze(1)
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    total = torch.full(target.shape, -torch.inf, dtype=dtype, device=flat.device)
+    chosen = torch.empty_like(total)
+    for start in range(0, len(weight), _BLOCK[1]):
+        block = slice(start, start + _BLOCK[1])
+        logits = _logits(flat, weight[block], bias[block])
+        # Not computed apart, which would round it differently from what it is a part of.
+        place = target - start
+        here = (place >= 0) & (place < logits.size(1))
+        chosen = torch.where(here, logits.gather(1, place.clamp(0, logits.size(1) - 1)), chosen)
+        largest, odds = _odds_(logits)
+        total = torch.logaddexp(total, largest + odds.log())
+    return (chosen - total).squeeze(1)
 
 
 def _logits(flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

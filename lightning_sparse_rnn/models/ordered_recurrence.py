@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_sparse_rnn.models.fused import fused_cells
 from lightning_sparse_rnn.models.products import linear, repeated_product
 from lightning_sparse_rnn.models.recorded import recorded
 
@@ -67,8 +68,11 @@ class _OrderedRecurrence(torch.autograd.Function):
 def _forward(
     inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, chunks: int, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return outputs (time + 1, columns, features), the first of them `h`, and of every time, or the last unless
-    `keep`: cells, the one before included, and gates (time, columns, rows)."""
+    """Return outputs (time + 1, columns, features), the first of them `h`, and of every time, or of one at most
+    unless `keep`: cells, the one before included, and gates (time, columns, rows)."""
+    if fused := fused_cells("ordered_kernels", inputs, h, c, weight):
+        outputs, cells, gates = fused.forward(inputs, h, c, weight, chunks, keep)
+        return outputs, cells, gates
     (steps, columns, rows), features = inputs.shape, h.size(-1)
     dtype = torch.promote_types(inputs.dtype, torch.float32)
     outputs = inputs.new_empty(steps + 1, columns, features, dtype=dtype)
@@ -109,7 +113,24 @@ def _backward(
     chunks: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of the inputs, h, c and the weight."""
-    steps, columns, rows = gates.shape
+    fused = fused_cells("ordered_kernels", cells, weight)
+    to_gates = fused.backward if fused else _backward_to_gates
+    dgates, dh, dc = to_gates(grad_outputs, grad_cell, cells, gates, weight, chunks)
+    flat = dgates.flatten(0, 1).to(weight.dtype)
+    dweight = linear(flat.t(), outputs[:-1].flatten(0, 1).to(weight.dtype).t())
+    return dgates, dh, dc, dweight
+
+
+def _backward_to_gates(
+    grad_outputs: Tensor | None,
+    grad_cell: Tensor | None,
+    cells: Tensor,
+    gates: Tensor,
+    weight: Tensor,
+    chunks: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of what the gates are computed from (time, columns, rows), of h and of c."""
+    steps, columns, _ = gates.shape
     features = cells.size(-1)
     master, o, g, i, f = _split(gates, chunks)
     in_master, forget_master = _masters(master)
@@ -148,9 +169,7 @@ def _backward(
         dgate[:, : 2 * chunks] = (weighted - p * weighted.sum(-1, keepdim=True)).flatten(-2)
         dh = of_gates(dgate).to(dgate.dtype)
         dc *= forget[step]
-    flat = local.view(-1, rows).to(weight.dtype)
-    dweight = linear(flat.t(), outputs[:-1].reshape(-1, features).to(weight.dtype).t())
-    return local, dh, dc, dweight
+    return local, dh, dc
 
 
 def _split(gates: Tensor, chunks: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -144,16 +144,19 @@ def test_what_cannot_be_recorded_runs_kernel_by_kernel(monkeypatch, replays):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(  # in single precision cells are fused
+    ("dtype", "tolerance"), [(torch.float64, {}), (torch.float32, {"rtol": 1e-3, "atol": 1e-4})]
+)
 @pytest.mark.parametrize(("kind", "options"), NETWORKS)
-def test_cuda_graphs_say_what_a_cpu_says(kind, options):
+def test_cuda_graphs_say_what_a_cpu_says(kind, options, dtype, tolerance):
     lengths = [5, 3, 5, 5, 3, 4, 5, 3]
     torch.manual_seed(1)
-    network = kind(VOCAB, **{**options, **NO_DROPOUT[kind]}).double()
+    network = kind(VOCAB, **{**options, **NO_DROPOUT[kind]}).to(dtype)
     start = {name: value.clone() for name, value in network.state_dict().items()}
     expected = run(network, lengths)
     network.load_state_dict(start)
     for given, wanted in zip(run(network.cuda(), lengths), expected, strict=True):
-        torch.testing.assert_close(given.cpu(), wanted)
+        torch.testing.assert_close(given.cpu(), wanted, **tolerance)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
