@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import io
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import torch
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO
 
@@ -16,11 +16,13 @@ __all__ = ["BackgroundCheckpointIO"]
 
 
 class BackgroundCheckpointIO(WholeFileCheckpointIO):
-    """Copies a checkpoint to the CPU's memory, and lets another thread write the file.
+    """Saves a checkpoint to the CPU's memory, and lets another thread write the file.
 
     For training on a GPU, whose epoch may take no longer than writing a file and waiting for the disk. Files are
     written as :class:`WholeFileCheckpointIO` writes them, in the order in which they were saved, and are there when the
-    Trainer has ended or reads one. In memory there is at most one copy a file.
+    Trainer has ended or reads one; one that is saved afterwards, when the process ends. In memory there is at most one
+    copy a file. Where two files would get one name, Lightning gives the second another, but only if it finds the first:
+    let the names that a `ModelCheckpoint` makes differ.
 
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
@@ -30,13 +32,14 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: dict[str, Future[None]] = {}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        for name, writing in list(self._waiting.items()):
-            if writing.done() or name == str(path):
-                self._wait_for(name)
-        copied = _on_cpu(checkpoint)
+    def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
+        self._wait([name for name, writing in self._waiting.items() if writing.done() or name == str(path)])
+        saved = io.BytesIO()
+        content(saved)
         self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        self._waiting[str(path)] = self._writer.submit(super().save_checkpoint, copied, path, storage_options)
+        writing = self._writer.submit(super().write, lambda file: file.write(saved.getbuffer()), path)
+        writing.add_done_callback(_tell)
+        self._waiting[str(path)] = writing
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         self._wait()
@@ -56,27 +59,15 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
                 self._writer = None
         super().teardown()
 
-    def _wait(self) -> None:
-        for name in list(self._waiting):
-            self._wait_for(name)
+    def _wait(self, names: list[str] | None = None) -> None:
+        """Wait for these files, or all; each that could not be written is told of once, whatever became of others."""
+        writings = [self._waiting.pop(name) for name in (list(self._waiting) if names is None else names)]
+        wait(writings)
+        for writing in writings:
+            writing.result()
 
-    def _wait_for(self, name: str) -> None:
-        self._waiting.pop(name).result()
 
-
-def _on_cpu(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy that later training does not change. Tensors that share memory share it there too."""
-    storages: dict[tuple[torch.device, int], torch.UntypedStorage] = {}
-
-    def copy(tensor: Tensor) -> Tensor:
-        if tensor.layout != torch.strided:
-            return tensor.detach().to("cpu", copy=True)
-        storage = tensor.untyped_storage()
-        key = (storage.device, storage.data_ptr())
-        if key not in storages:
-            storages[key] = storage.clone() if storage.device.type == "cpu" else storage.cpu()
-        shared = torch.empty(0, dtype=tensor.dtype)
-        return shared.set_(storages[key], tensor.storage_offset(), tensor.size(), tensor.stride())
-
-    copied: dict[str, Any] = apply_to_collection(checkpoint, Tensor, copy)
-    return copied
+def _tell(writing: Future[None]) -> None:
+    # At once, and even if nothing is saved or read any more.
+    if error := writing.exception():
+        rank_zero_warn(f"A checkpoint could not be written: {error}")

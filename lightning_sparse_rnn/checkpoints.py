@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -32,12 +32,15 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        path = Path(path)
+        else:
+            self.write(lambda file: torch.save(checkpoint, file), Path(path))
+
+    def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
+        """Write a local file, whole or not at all, by calling ``content`` with it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name that stays the same: what a killed process leaves is written over, and does not fill the disk.
         with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
-            torch.save(checkpoint, file)
+            content(file)
 
 
 def find_last_good(folder: str | Path) -> Path | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_sparse_rnn.checkpoints import check_fits, check_text, load_checkpoint
 from lightning_sparse_rnn.config import model_config
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
     parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     quiet()
     with told_plainly("sparse-rnn-test"):
         config = _config(given.run, given.overrides)
@@ -71,11 +72,23 @@ def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     OmegaConf.set_struct(config, True)
-    try:
-        config.merge_with_dotlist(list(overrides))
-    except Exception as error:
-        raise ValueError(f"Expected overrides like data.test_batch_size=1, got {list(overrides)}: {error}") from None
+    for override in overrides:
+        try:
+            _override(config, override)
+        except Exception as error:  # OmegaConf's, of several kinds
+            raise ValueError(f"Expected overrides like data.test_batch_size=1, got {override}: {error}") from None
     return config
+
+
+def _override(config: DictConfig, override: str) -> None:
+    """Change a value, or with ``+`` add one, as in Hydra's commands."""
+    name, equals, _ = override.removeprefix("+").partition("=")
+    if not equals:
+        raise ValueError("there is no =")
+    if isinstance(OmegaConf.select(config, name), DictConfig):
+        raise ValueError(f"{name} is not one value. Name one in it, as in {name}.{next(iter(config[name]))}=...")
+    with open_dict(config) if override.startswith("+") else nullcontext():
+        config.merge_with_dotlist([override.removeprefix("+")])
 
 
 if __name__ == "__main__":

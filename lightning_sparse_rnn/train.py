@@ -131,6 +131,11 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         plugins=[WholeFileCheckpointIO()],
         default_root_dir=str(folder),
     )
+    if not trainer.limit_test_batches:
+        raise ValueError(
+            f"Expected trainer.limit_test_batches of more than 0, got {trainer.limit_test_batches}: a run ends with "
+            "its test. Leave that out."
+        )
     if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
         trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
     checkpoint = find_last_good(folder / "checkpoints")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import pickle
 import shutil
@@ -249,13 +248,13 @@ def test_what_is_written_in_the_background_is_what_was_there_when_it_was_saved(t
 def test_files_written_in_the_background_are_whole_when_they_are_read_or_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, save = threading.Event(), torch.save
+    slow, write = threading.Event(), WholeFileCheckpointIO.write
 
     def slowly(*args: Any) -> None:
         assert slow.wait(timeout=60)
-        save(*args)
+        write(*args)
 
-    monkeypatch.setattr(torch, "save", slowly)
+    monkeypatch.setattr(WholeFileCheckpointIO, "write", slowly)
     background = BackgroundCheckpointIO()
     for step in (1, 2):
         background.save_checkpoint({"global_step": step, "state_dict": {}}, tmp_path / f"{step}.ckpt")
@@ -277,7 +276,7 @@ def test_files_written_in_the_background_are_whole_when_they_are_read_or_written
     "then",
     [
         lambda io, path: io.save_checkpoint({}, path),
-        lambda io, path: io.save_checkpoint({}, path.with_name("other.ckpt")),
+        lambda io, path: io.save_checkpoint({}, path.with_name("other")),
         lambda io, path: io.load_checkpoint(path),
         lambda io, path: io.teardown(),
     ],
@@ -285,18 +284,24 @@ def test_files_written_in_the_background_are_whole_when_they_are_read_or_written
 def test_what_could_not_be_written_in_the_background_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[[BackgroundCheckpointIO, Path], Any]
 ) -> None:
+    full = threading.Event()
+
+    def out_of_space(*_: Any) -> None:
+        assert full.wait(timeout=60)
+        raise OSError("No space left on device")
+
     background = BackgroundCheckpointIO()
     with monkeypatch.context() as patch:
-
-        def out_of_space(checkpoint: Any, file: Any) -> None:
-            raise OSError("No space left on device")
-
-        patch.setattr(torch, "save", out_of_space)
-        background.save_checkpoint({"global_step": 1}, tmp_path / "last.ckpt")
-        concurrent.futures.wait(background._waiting.values())
+        patch.setattr(WholeFileCheckpointIO, "write", out_of_space)
+        for name in ("last", "best", "third"):
+            background.save_checkpoint({"global_step": 1}, tmp_path / name)
+        full.set()
+        with pytest.warns(UserWarning, match="A checkpoint could not be written: No space left"):
+            background._writer.shutdown()  # type: ignore[union-attr]
+    background._writer = None
     with pytest.raises(OSError, match="No space"):
-        then(background, tmp_path / "last.ckpt")
-    background.teardown()
+        then(background, tmp_path / "last")
+    background.teardown()  # there is nothing left to tell
 
 
 def test_a_run_that_saves_in_the_background_goes_on_exactly_as_the_one_that_does_not(tmp_path: Path) -> None:

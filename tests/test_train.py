@@ -192,6 +192,9 @@ def test_the_test_command_finds_the_runs_test_perplexity(
     assert json.loads(capsys.readouterr().out)["test_ppl"] == results["test_ppl"]
     run_test([str(tmp_path / "run"), "data.test_batch_size=1"])
     assert json.loads(capsys.readouterr().out)["test_ppl"] != results["test_ppl"]
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    run_test([str(tmp_path / "run"), "--checkpoint", last, "+trainer.limit_test_batches=1"])
+    assert json.loads(capsys.readouterr().out)["test_ppl"] != results["test_ppl"]
 
 
 def test_text_that_has_changed_since_is_refused(config: DictConfig, tmp_path: Path) -> None:
@@ -229,8 +232,13 @@ def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path
     train(config, tmp_path / "run")
     with pytest.raises(SystemExit, match=r"nothing\.ckpt"):
         run_test([str(tmp_path / "run"), "--checkpoint", str(tmp_path / "nothing.ckpt")])
-    with pytest.raises(SystemExit, match=r"data\.no_such_option"):
-        run_test([str(tmp_path / "run"), "data.no_such_option=1"])
+    for override, message in {
+        "data.no_such_option=1": r"data\.no_such_option",
+        "data.test_batch_size": "got data.test_batch_size: there is no =",
+        "data=ptb": r"got data=ptb: data is not one value\. Name one in it, as in data\._target_=",
+    }.items():
+        with pytest.raises(SystemExit, match=message):
+            run_test([str(tmp_path / "run"), override])
 
 
 @pytest.mark.parametrize("end", [["trainer.max_epochs=12"], ["trainer.max_epochs=-1", "+trainer.max_steps=24"]])

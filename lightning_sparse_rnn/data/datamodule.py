@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.checks import check_whole
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
@@ -75,9 +75,7 @@ class TextDataModule(pl.LightningDataModule):
             "test_batch_size": test_batch_size,
             "train_lines": train_lines,
         }
-        for name, value in sizes.items():
-            if value is not None and (not isinstance(value, Integral) or value < 1):
-                raise ValueError(f"Expected `{name}` to be a whole number of at least 1, got {value!r}.")
+        check_whole(**{name: size for name, size in sizes.items() if size is not None})
         self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
         self._eval_lengths = SequenceLengths(AT_ONCE_IN_EVALUATION * bptt)
         self._corpus: Corpus | None = None

@@ -8,6 +8,8 @@ from itertools import repeat
 
 import numpy as np
 
+from lightning_sparse_rnn.checks import check_whole
+
 __all__ = ["LENGTHS", "SequenceLengths"]
 
 LENGTHS = ("fixed", "drawn")
@@ -47,17 +49,14 @@ class SequenceLengths:
     def __post_init__(self) -> None:
         if self.kind not in LENGTHS:
             raise ValueError(f"Expected `lengths` to be one of {', '.join(LENGTHS)}, got {self.kind!r}.")
-        least = 1 if self.kind == "fixed" else _SHORTEST
-        if self.bptt < least:
-            raise ValueError(f"Expected `bptt` of at least {least} with {self.kind} lengths, got {self.bptt}.")
+        check_whole(bptt=self.bptt)
+        if self.kind == "drawn" and self.bptt < _SHORTEST:
+            raise ValueError(f"Expected `bptt` of at least {_SHORTEST} with drawn lengths, got {self.bptt}.")
         if self.max_extra is not None and self.kind == "fixed":
             raise ValueError(
                 f"Expected no `max_extra` with fixed lengths, got {self.max_extra}. Set `lengths` to 'drawn'."
             )
-        if self.max_extra is not None and self.max_extra < 0:
-            raise ValueError(f"Expected `max_extra` of at least 0, or None, got {self.max_extra}.")
-        if self.seed < 0:
-            raise ValueError(f"Expected `seed` of at least 0, got {self.seed}.")
+        check_whole(0, seed=self.seed, max_extra=0 if self.max_extra is None else self.max_extra)
 
     def epoch(self, index: int) -> Iterator[int]:
         """The lengths of epoch `index`, without end."""

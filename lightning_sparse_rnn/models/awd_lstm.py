@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout
 from lightning_sparse_rnn.models.network import Network, Output, State
@@ -113,7 +113,7 @@ class AWDNetwork(Network):
     ) -> None:
         if last_size is None:
             last_size = embedding_size if tied else hidden_size
-        check_sizes(hidden_size=hidden_size, last_size=last_size, num_layers=num_layers)
+        check_whole(hidden_size=hidden_size, last_size=last_size, num_layers=num_layers)
         check_dropouts(
             dropout_embedding=dropout_embedding,
             dropout_input=dropout_input,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout, locked_mask
 from lightning_sparse_rnn.models.highway_recurrence import highway_recurrence
 from lightning_sparse_rnn.models.network import Network, Output, State
@@ -50,7 +50,7 @@ class HighwayLayer(nn.Module):
         Args:
             state: the state before the first step, (columns, hidden_size); None: zeros.
         """
-        first, *biases = [self.get_parameter(f"bias_d{d}") for d in range(self.depth)]
+        first, *biases = [getattr(self, f"bias_d{d}") for d in range(self.depth)]
         inputs = linear(x, self.weight_ih, first)
         if state is None:
             state = x.new_zeros(x.size(1), self.hidden_size)
@@ -58,7 +58,7 @@ class HighwayLayer(nn.Module):
         if self.training and self.dropout > 0:
             mask = locked_mask(state.expand(1, -1, -1), self.dropout)
         # Under autocast the input's product comes in lower precision, and the state's is to be made in the same.
-        weights = [self.get_parameter(f"weight_hh_d{d}").to(inputs.dtype) for d in range(self.depth)]
+        weights = [getattr(self, f"weight_hh_d{d}").to(inputs.dtype) for d in range(self.depth)]
         # Of its own accord the recurrence is of float32 at least.
         states = highway_recurrence(inputs, state, weights, biases, mask).to(x.dtype)
         return states, states[-1].clone()
@@ -105,7 +105,7 @@ class RecurrentHighwayNetwork(Network):
         dropout_hidden: float = 0.25,
         dropout_output: float = 0.65,
     ) -> None:
-        check_sizes(hidden_size=hidden_size, depth=depth)
+        check_whole(hidden_size=hidden_size, depth=depth)
         check_dropouts(
             dropout_embedding=dropout_embedding,
             dropout_input=dropout_input,

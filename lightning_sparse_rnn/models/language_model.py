@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.checkpoints import check_fits
+from lightning_sparse_rnn.checks import check_whole
 from lightning_sparse_rnn.models.metrics import TokenMean
 from lightning_sparse_rnn.models.network import Output, State, map_state, state_batch_size
 from lightning_sparse_rnn.plain_values import plain
@@ -80,8 +81,8 @@ class LanguageModel(pl.LightningModule):
             )
         if ar < 0 or tar < 0:
             raise ValueError(f"Expected `ar` and `tar` of at least 0, got {ar} and {tar}.")
-        if lr_bptt is not None and lr_bptt < 1:
-            raise ValueError(f"Expected `lr_bptt` of at least 1 time step or None, got {lr_bptt}.")
+        if lr_bptt is not None:
+            check_whole(lr_bptt=lr_bptt)
         built = isinstance(network, nn.Module)
         self.save_hyperparameters(
             {

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lightning_sparse_rnn.models.network import rows_at_a_time
 from lightning_sparse_rnn.models.products import linear
@@ -64,7 +63,7 @@ def _in_blocks(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Te
     target = target.unsqueeze(1)
     dtype = torch.promote_types(flat.dtype, torch.float32)
     total = torch.full(target.shape, -torch.inf, dtype=dtype, device=flat.device)
-    chosen = torch.empty_like(total)
+    chosen = torch.full_like(total, torch.nan)  # what is no word has no probability
     for start in range(0, len(weight), _BLOCK[1]):
         block = slice(start, start + _BLOCK[1])
         logits = _logits(flat, weight[block], bias[block])
@@ -112,8 +111,11 @@ class _MixtureLoss(torch.autograd.Function):
         return total / rows
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the gradients that were kept know nothing of what they depend on
+            raise RuntimeError(
+                "The loss of a mixture of softmaxes has no second derivatives: leave create_graph=False."
+            )
         return (*((part * grad).to(dtype) for part, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)
 
 

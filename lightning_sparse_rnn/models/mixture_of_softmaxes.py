@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
-from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.dropout import locked_dropout
 from lightning_sparse_rnn.models.mixture_loss import mixture_loss
 
@@ -44,7 +44,7 @@ class AWDLSTMMoS(AWDLSTM):
         dropout_latent: float = 0.29,
         **options: Any,
     ) -> None:
-        check_sizes(experts=experts)
+        check_whole(experts=experts)
         check_dropouts(dropout_latent=dropout_latent)
         super().__init__(
             vocab_size,

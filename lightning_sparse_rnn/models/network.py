@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.models.checks import check_sizes
+from lightning_sparse_rnn.checks import check_whole
 from lightning_sparse_rnn.models.products import Linear
 
 __all__ = ["Network", "Output", "State", "map_state", "rows_at_a_time", "state_batch_size"]
@@ -18,6 +18,9 @@ __all__ = ["Network", "Output", "State", "map_state", "rows_at_a_time", "state_b
 # 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
 _LOGITS_AT_A_TIME = 2**23
 _LOGITS_AT_A_TIME_ON_DEVICES = 2**26
+
+# Targets of this value count for nothing, as in torch.
+_IGNORED = -100
 
 # A network's memory between batches: tensors of shape (..., columns, features) in nested tuples or lists.
 State = Any
@@ -59,7 +62,7 @@ class Network(nn.Module, ABC):
 
     def __init__(self, vocab_size: int, embedding_size: int, decoder_size: int, tied: bool) -> None:
         super().__init__()
-        check_sizes(vocab_size=vocab_size, embedding_size=embedding_size)
+        check_whole(vocab_size=vocab_size, embedding_size=embedding_size)
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding_size)
         self.decoder = Linear(decoder_size, vocab_size)
@@ -87,16 +90,21 @@ class Network(nn.Module, ABC):
         """
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         if torch.is_grad_enabled():
-            return F.cross_entropy(self.decoder(hidden), targets)
+            return _cross_entropy(self.decoder(hidden), targets, "mean")
         rows = rows_at_a_time(hidden, self.vocab_size)
-        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
-            total += F.cross_entropy(self.decoder(part), target) * len(target)
-        return total / len(targets)
+        parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+        total = torch.stack([_cross_entropy(self.decoder(part), target, "sum") for part, target in parts]).sum()
+        return total / (targets != _IGNORED).sum()
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""
         return F.log_softmax(self.decoder(hidden), dim=-1)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """In float32 at least: in bfloat16 a sum over many tokens would be rounded to three digits."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(dtype), targets, reduction=reduction, ignore_index=_IGNORED)
 
 
 def rows_at_a_time(values: Tensor, logits_a_row: int) -> int:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.awd_lstm import AWDNetwork
-from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
 from lightning_sparse_rnn.models.ordered_recurrence import ordered_recurrence
 from lightning_sparse_rnn.models.products import linear
 
@@ -35,7 +35,7 @@ class OrderedNeuronsLayer(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, chunk_size: int, weight_drop: float = 0.0) -> None:
         super().__init__()
-        check_sizes(chunk_size=chunk_size)
+        check_whole(chunk_size=chunk_size)
         if hidden_size % chunk_size:
             raise ValueError(
                 f"Expected layers of a multiple of `chunk_size` neurons, got {hidden_size} neurons in chunks of "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 __all__ = ["Linear", "linear", "made_into_a_graph", "repeated_product"]
 
@@ -29,12 +29,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     torch itself takes MKL, which is as fast on Intel's processors and half as fast on AMD's.
     """
-    if torch.is_autocast_enabled("cpu") or not _by_onednn(x, weight):
+    if torch.is_autocast_enabled("cpu") or not (_by_onednn(x, weight) and _laid_out(x, weight, bias)):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         result: Tensor = _Linear.apply(x, weight, bias)
         return result
     return _onednn(x, weight, bias)
+
+
+def _laid_out(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether all shapes are as oneDNN takes them, which reads a bias as if it were contiguous."""
+    if weight.dim() != 2 or x.dim() == 0 or x.size(-1) != weight.size(1):
+        return False
+    return bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype and bias.is_contiguous())
 
 
 class _Linear(torch.autograd.Function):
@@ -82,7 +89,8 @@ def made_into_a_graph() -> bool:
 
 
 def _by_onednn(*tensors: Tensor) -> bool:
-    if made_into_a_graph():
+    # What transforms functions, such as torch.func.vmap, knows torch's own operators alone.
+    if made_into_a_graph() or torch._C._are_functorch_transforms_active():
         return False
     return _HERE and all(tensor.is_cpu and tensor.dtype == torch.float32 and tensor.numel() > 0 for tensor in tensors)
 
@@ -92,7 +100,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
-if _HERE:
+if _HERE and torch.ops.mkldnn._linear_pointwise not in flop_registry:
 
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def _flops(x_shape: Sequence[int], weight_shape: Sequence[int], *others: Any, **more: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.models.checks import check_dropouts, check_sizes
+from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.network import Network, Output, State
 from lightning_sparse_rnn.models.recurrent_precision import run_recurrent
@@ -38,7 +38,7 @@ class _Stacked(Network):
         dropout: float = 0.2,
         tied: bool = False,
     ) -> None:
-        check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        check_whole(hidden_size=hidden_size, num_layers=num_layers)
         check_dropouts(dropout=dropout)
         super().__init__(vocab_size, embedding_size, hidden_size, tied)
         self.dropout = nn.Dropout(dropout)

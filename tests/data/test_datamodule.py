@@ -234,10 +234,12 @@ def test_hyperparameters_are_plain(text) -> None:
         ({"eval_batch_size": 0}, "`eval_batch_size` to be a whole number of at least 1, got 0"),
         ({"test_batch_size": -1}, "`test_batch_size` to be a whole number of at least 1, got -1"),
         ({"train_lines": 0}, "`train_lines` to be a whole number of at least 1, got 0"),
-        ({"bptt": 0}, "`bptt` of at least 1"),
+        ({"bptt": 0}, "`bptt` to be a whole number of at least 1, got 0"),
+        ({"bptt": 35.0}, r"`bptt` to be a whole number of at least 1, got 35\.0"),
+        ({"bptt": None}, "`bptt` to be a whole number of at least 1, got None"),
         ({"lengths": "random"}, "one of fixed, drawn, got 'random'"),
         ({"max_extra": 20}, "no `max_extra` with fixed lengths"),
-        ({"seed": -1}, "`seed` of at least 0"),
+        ({"seed": -1}, "`seed` to be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_options_are_refused_when_it_is_made(options: dict, message: str) -> None:

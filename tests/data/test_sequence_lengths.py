@@ -52,12 +52,12 @@ def test_nothing_global_is_consumed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"bptt": 0}, "`bptt` of at least 1 with fixed lengths, got 0"),
+        ({"bptt": 0}, "`bptt` to be a whole number of at least 1, got 0"),
         ({"bptt": 4, "kind": "drawn"}, "`bptt` of at least 5 with drawn lengths, got 4"),
         ({"bptt": 9, "kind": "random"}, "one of fixed, drawn, got 'random'"),
         ({"bptt": 9, "max_extra": 2}, "no `max_extra` with fixed lengths, got 2"),
-        ({"bptt": 9, "kind": "drawn", "max_extra": -1}, "`max_extra` of at least 0, or None, got -1"),
-        ({"bptt": 9, "seed": -1}, "`seed` of at least 0, got -1"),
+        ({"bptt": 9, "kind": "drawn", "max_extra": -1}, "`max_extra` to be a whole number of at least 0, got -1"),
+        ({"bptt": 9, "seed": -1}, "`seed` to be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:

@@ -127,7 +127,7 @@ class TestDropout:
     ("options", "message"),
     [
         ({"last_size": 5}, "Expected embedding and decoder of one size to tie them, got 4 and 5"),
-        ({"last_size": 0}, "Expected `last_size` of at least 1, got 0"),
+        ({"last_size": 0}, "Expected `last_size` to be a whole number of at least 1, got 0"),
         ({"dropout_between": -0.1}, r"Expected `dropout_between` in \[0, 1\), got -0.1"),
     ],
 )

@@ -6,8 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_sparse_rnn.models import AWDLSTM, GRU, LSTM, AWDLSTMMoS, OrderedNeuronsLSTM, RecurrentHighwayNetwork
+from lightning_sparse_rnn.models import (
+    AWDLSTM,
+    GRU,
+    LSTM,
+    AWDLSTMMoS,
+    OrderedNeuronsLSTM,
+    RecurrentHighwayNetwork,
+    cpu_evaluation,
+)
 from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    """Let layers of any size be evaluated here."""
+    monkeypatch.setattr(cpu_evaluation, "_FASTER_FROM", {"LSTM": 1, "GRU": 1})
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -24,19 +38,48 @@ def test_layers_equal_torchs(kind, layers, dtype, given):
             torch.testing.assert_close(start, state[0] if kind is nn.LSTM else state)
 
 
-def test_only_where_nothing_is_lost():
-    module, x = nn.LSTM(3, 5), torch.randn(12, 4, 3)
+def test_states_of_too_few_layers_are_refused_as_torch_does():
+    for module, state in [(nn.GRU(3, 5, 2), torch.zeros(1, 4, 5)), (nn.LSTM(3, 5, 2), (torch.zeros(1, 4, 5),) * 2)]:
+        with torch.no_grad(), pytest.raises(ValueError, match="shorter"):
+            evaluate_layers(module, torch.randn(12, 4, 3), state)
+
+
+@pytest.mark.parametrize("module", [nn.LSTM(3, 640), nn.GRU(3, 200)])
+def test_only_where_nothing_is_lost(module):
+    x = torch.randn(12, 4, 3)
     with torch.no_grad():
         assert not evaluates_here(module, x)
         module.eval()
         assert evaluates_here(module, x)
         assert not evaluates_here(module, x[:1])
+        assert not evaluates_here(module, x[:, :1])
+        assert not evaluates_here(module, x[:, 0])
+        assert not evaluates_here(module, x.double())
+        assert not evaluates_here(type(module)(3, 100).eval(), x)
+        with module.register_forward_pre_hook(lambda *_: None):
+            assert not evaluates_here(module, x)
+        with module.register_forward_hook(lambda *_: None):
+            assert not evaluates_here(module, x)
+        assert evaluates_here(module, x)
         assert not evaluates_here(module, x.to("meta"))
         with torch.autocast("cpu"):
             assert not evaluates_here(module, x)
     assert not evaluates_here(module, x)
 
 
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_hooks_and_parametrised_weights_are_heeded_in_evaluation(kind):
+    network, tokens = kind(9, 4, 4).eval(), torch.randint(9, (12, 3))
+    torch.nn.utils.prune.random_unstructured(network.layers, "weight_hh_l0", amount=0.5)
+    network.load_state_dict({name: value + 0.1 for name, value in network.state_dict().items()})
+    network.layers.register_forward_hook(lambda module, given, output: (2 * output[0], output[1]))
+    expected = network(tokens).hidden.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(network(tokens).hidden, expected)
+
+
+@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("network", [LSTM(9, 4, 4), AWDLSTM(9, 4, 4), AWDLSTMMoS(9, 4, 4)])
 def test_what_is_compiled_is_torchs_own_operators(network):
     called = set()
@@ -54,6 +97,7 @@ def test_what_is_compiled_is_torchs_own_operators(network):
     assert not any("mkldnn" in name for name in called)
 
 
+@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize(
     "network", [LSTM(9, 4, 4), GRU(9, 4, 4), AWDLSTM(9, 4, 4)], ids=lambda network: type(network).__name__
 )

@@ -107,7 +107,7 @@ def test_gates_are_declared():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 0}, "Expected `depth` of at least 1, got 0"),
+        ({"depth": 0}, "Expected `depth` to be a whole number of at least 1, got 0"),
         ({"hidden_size": 6}, "Expected embedding and decoder of one size to tie them, got 5 and 6"),
         ({"dropout_hidden": 1.5}, r"Expected `dropout_hidden` in \[0, 1\), got 1.5"),
     ],

@@ -376,7 +376,7 @@ class TestBadInput:
             ({"network": None}, "Expected `network`, got None"),
             ({"network": {"hidden_size": 5}}, "Expected `network` as a dict with a `_target_`"),
             ({"ar": -1.0}, "Expected `ar` and `tar` of at least 0, got -1.0 and 0.0"),
-            ({"lr_bptt": 0}, "Expected `lr_bptt` of at least 1"),
+            ({"lr_bptt": 0}, "Expected `lr_bptt` to be a whole number of at least 1, got 0"),
         ],
     )
     def test_options(self, options, message):

@@ -69,6 +69,25 @@ def test_evaluation_equals_all_probabilities(monkeypatch, block, of_some):
         torch.testing.assert_close(network.loss(hidden, targets), expected)
 
 
+def test_second_derivatives_are_refused():
+    network = make()
+    tokens, targets = torch.randint(VOCAB, (2, 5, 3))
+    loss = network.loss(network(tokens).hidden, targets)
+    with pytest.raises(RuntimeError, match="has no second derivatives"):
+        torch.autograd.grad(loss, network.parameters(), create_graph=True)
+
+
+def test_what_is_no_word_has_no_probability():
+    network = make().eval()
+    hidden = network(torch.randint(VOCAB, (5, 3))).hidden.detach()
+    for target in (-100, -1, VOCAB, 3 * VOCAB):
+        targets = torch.full((5, 3), target)
+        with torch.no_grad():
+            assert network.loss(hidden, targets).isnan()
+        with pytest.raises((IndexError, RuntimeError)):
+            network.loss(hidden, targets)
+
+
 def test_rounded_products_give_no_probability_above_one():
     latent, log_prior = torch.randn(200, 3, 8), torch.log_softmax(torch.randn(200, 3), -1)
     weight, bias = 9 * torch.randn(VOCAB, 8), torch.zeros(VOCAB)
@@ -132,7 +151,7 @@ def test_latent_mask_holds_for_the_sequence():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"experts": 0}, "Expected `experts` of at least 1, got 0"),
+        ({"experts": 0}, "Expected `experts` to be a whole number of at least 1, got 0"),
         ({"dropout_latent": 1.0}, r"Expected `dropout_latent` in \[0, 1\), got 1.0"),
     ],
 )

@@ -56,7 +56,54 @@ def test_the_loss_of_evaluation_is_that_of_training(network, monkeypatch, logits
     hidden = network(tokens).hidden.detach()
     expected = network.loss(hidden, targets).detach()
     with torch.no_grad():
-        torch.testing.assert_close(network.loss(hidden, targets).to(expected.dtype), expected)
+        torch.testing.assert_close(network.loss(hidden, targets), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_bfloat16_a_loss_is_still_a_mean_in_single_precision(network, training):
+    network.bfloat16()
+    hidden = network(torch.randint(VOCAB, (2, 1))).hidden.detach()
+    hidden, targets = torch.randn(200, 10, hidden.size(-1)).bfloat16(), torch.randint(VOCAB, (200, 10))
+    with torch.set_grad_enabled(training):
+        given = network.loss(hidden, targets)
+        expected = copy.deepcopy(network).double().loss(hidden.double(), targets)
+    assert given.dtype == torch.float32
+    assert given.item() == pytest.approx(expected.item(), abs=0.002)  # between neighbours in bfloat16 are 0.016
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mixture"])
+def test_padding_counts_for_nothing_with_a_plain_softmax(name, monkeypatch):
+    network = NETWORKS[name]()
+    monkeypatch.setattr(module, "_LOGITS_AT_A_TIME", 5 * VOCAB)
+    tokens, targets = torch.randint(VOCAB, (2, 7, 3))
+    targets[3:] = -100
+    hidden = network.eval()(tokens).hidden.detach()
+    expected = network.loss(hidden[:3], targets[:3]).detach()
+    torch.testing.assert_close(network.loss(hidden, targets).detach(), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(network.loss(hidden, targets), expected)
+
+
+def test_weights_may_be_given_pruned_or_parametrised(network):
+    tokens = torch.randint(VOCAB, (5, 3))
+    network.eval()
+    doubled = {name: 2 * value.detach() for name, value in network.named_parameters()}
+    given = torch.func.functional_call(network, doubled, (tokens,)).hidden
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.copy_(doubled[name])
+    torch.testing.assert_close(given, network(tokens).hidden)
+    owner, name = next(
+        (layer, name)
+        for layer in network.modules()
+        for name, weight in layer.named_parameters(recurse=False)
+        if "hh" in name and weight.dim() == 2
+    )
+    torch.nn.utils.prune.random_unstructured(owner, name, amount=0.5)
+    assert not torch.equal(network(tokens).hidden, given)
+    torch.nn.utils.prune.remove(owner, name)
+    torch.nn.utils.parametrizations.spectral_norm(owner, name)
+    assert network(tokens).hidden.shape == given.shape
 
 
 @pytest.mark.parametrize("columns", [1, 20])

@@ -106,10 +106,10 @@ def test_gates_are_declared():
     ("options", "message"),
     [
         ({"chunk_size": 4}, "Expected layers of a multiple of `chunk_size` neurons, got 6 neurons in chunks of 4"),
-        ({"chunk_size": 0}, "Expected `chunk_size` of at least 1, got 0"),
+        ({"chunk_size": 0}, "Expected `chunk_size` to be a whole number of at least 1, got 0"),
         ({"chunk_size": 3}, "got 4 neurons in chunks of 3"),
         ({"last_size": 6}, "Expected embedding and decoder of one size to tie them, got 4 and 6"),
-        ({"num_layers": 0}, "Expected `num_layers` of at least 1, got 0"),
+        ({"num_layers": 0}, "Expected `num_layers` to be a whole number of at least 1, got 0"),
         ({"weight_drop": 1.0}, r"Expected `weight_drop` in \[0, 1\), got 1.0"),
     ],
 )

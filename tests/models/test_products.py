@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,6 +60,25 @@ def test_linear_in_other_precisions_is_torchs():
 def test_linear_goes_through_torchs_transforms():
     weight, x = torch.randn(2, 3), torch.randn(4, 3)
     torch.testing.assert_close(torch.func.grad(lambda w: linear(x, w).sum())(weight), x.sum(0).expand(2, 3))
+    of_each = torch.func.vmap(torch.func.grad(lambda row, w: linear(row, w).sum(), argnums=1), (0, None))
+    torch.testing.assert_close(of_each(x, weight), x[:, None].expand(4, 2, 3))
+    torch.testing.assert_close(torch.func.jacrev(linear)(x[0], weight), weight)
+
+
+@pytest.mark.parametrize("bias", [torch.randn(10)[::2], torch.randn(1).expand(5), torch.randn(1), torch.randn(1, 5)])
+def test_linear_takes_any_bias_that_torchs_takes(bias):
+    x, weight = torch.randn(4, 3), torch.randn(5, 3)
+    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_linear_takes_and_refuses_the_shapes_that_torchs_does():
+    assert linear(torch.ones(4, 3), torch.ones(3)).tolist() == [3.0] * 4
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(torch.ones(4, 3), torch.ones(5, 7))
+
+
+def test_the_module_can_be_loaded_again():
+    importlib.reload(importlib.import_module("lightning_sparse_rnn.models.products"))
 
 
 def test_a_linear_layer_is_torchs_to_whoever_looks():

@@ -75,10 +75,10 @@ def test_tied():
     ("options", "message"),
     [
         ({"hidden_size": 3, "tied": True}, "Expected embedding and decoder of one size to tie them, got 4 and 3"),
-        ({"num_layers": 0}, "Expected `num_layers` of at least 1, got 0"),
+        ({"num_layers": 0}, "Expected `num_layers` to be a whole number of at least 1, got 0"),
         ({"dropout": 1.0}, r"Expected `dropout` in \[0, 1\), got 1.0"),
         ({"dropout": 65}, r"Expected `dropout` in \[0, 1\), got 65. Did you mean 0.65\?"),
-        ({"vocab_size": 0}, "Expected `vocab_size` of at least 1, got 0"),
+        ({"vocab_size": 0}, "Expected `vocab_size` to be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_options(options, message):
