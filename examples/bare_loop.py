@@ -22,8 +22,9 @@ if __name__ == "__main__":
     for epoch in range(EPOCHS):
         if epoch > 0:
             update = topology.update(rate.at(epoch / EPOCHS))
-            # Averages are to forget what has just been regrown. Another optimizer needs, instead of this line,
-            # `topology.apply_masks()` after each of its steps.
+            # Averages are to forget what has just been regrown. With another optimizer, so is its momentum: instead of
+            # this line, `lightning_sparse_rnn.masking.forget(optimizer, topology.masks, update.born)`, and after each
+            # of its steps `topology.apply_masks()`.
             optimizer.set_masks(topology.masks, update.born)
         for batch in torch.randperm(len(inputs)).split(COLUMNS):
             optimizer.zero_grad()

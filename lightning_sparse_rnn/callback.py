@@ -6,6 +6,7 @@ import glob
 import math
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.checkpoints import load_checkpoint
 from lightning_sparse_rnn.compatibility import ancestors, refuse_optimizer, refuse_unsupported
 from lightning_sparse_rnn.masking import Masking, forget
 from lightning_sparse_rnn.optim import SNTASGD
@@ -125,6 +127,32 @@ class SelfishSparseCallback(ResumesExactly):
         self._last_step = 0  # the last step after which one was due
         self._updates: list[dict[str, Any]] = []
         self._handles: list[RemovableHandle] = []
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **options: Any) -> SelfishSparseCallback:
+        """Return a callback that starts a new fit with the topology of a checkpoint: to fine-tune its weights.
+
+        The weights are yours to load, as in ``MyModule.load_from_checkpoint(path, lr=1e-4)``. To go on with the run
+        itself, its optimizer and its schedules, pass ``ckpt_path=`` to ``fit`` instead.
+
+        Args:
+            path: a checkpoint of a run with this callback.
+            options: those of the constructor, but for ``sparsity`` and ``allocation``.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it is damaged or has no topology, or an option is out of range.
+        """
+        state = load_checkpoint(path).get("callbacks", {}).get(cls.__qualname__)
+        if not state:
+            raise ValueError(
+                f"Expected a checkpoint of a run with {cls.__qualname__}, got {path}, which has no topology. Where "
+                "that is because it was written with `save_weights_only=True`, its non-zero weights are what is left "
+                "of it: take them with `allocation='nonzero'`."
+            )
+        callback = cls(state["options"]["sparsity"], **options)
+        callback._saved_topology = state["topology"]
+        return callback
 
     @property
     def topology(self) -> SparseTopology:
@@ -296,6 +324,11 @@ class SelfishSparseCallback(ResumesExactly):
                 _warn_of_sparse_weights(parameters)
             self._topology = SparseTopology(module, **options)
             self._new_run = True
+            if self._options["allocation"] == "nonzero" and not self._topology.sparsity:
+                rank_zero_warn(
+                    "No weight of this module is zero, so with `allocation='nonzero'` all of them are live, and "
+                    "training is dense. For a topology drawn at random, leave `allocation` out."
+                )
 
     def _exclude_untrained(self, trainer: Trainer, module: LightningModule) -> list[str]:
         """Return ``exclude`` with the parameters that no optimizer trains: what were pruned there would be lost."""
@@ -486,7 +519,8 @@ def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:
     if zero > total / 4:
         rank_zero_warn(
             f"{zero / total:.0%} of the module's weights are zero already, and a new topology is drawn without regard "
-            "to which. To go on with the topology they have, pass `allocation='nonzero'`, or `ckpt_path=` to `fit`."
+            "to which. To keep the topology they have, take `SelfishSparseCallback.from_checkpoint(path)`, which knows "
+            "of live weights that are zero as well, or `allocation='nonzero'`, or pass `ckpt_path=` to `fit`."
         )
 
 

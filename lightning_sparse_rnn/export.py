@@ -38,10 +38,11 @@ def export(checkpoint: Path, output: Path) -> tuple[int, int]:
     """Write a checkpoint's weights to ``output``, and return the bytes of their tensors and of the file.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint, or no folder for the file.
+        FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or none of Lightning.
     """
     weights = load_checkpoint(checkpoint)["state_dict"]
+    output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
     # Tied weights are written once either way.
     storages = {(tensor.data_ptr(), tensor.nbytes) for tensor in weights.values() if isinstance(tensor, torch.Tensor)}

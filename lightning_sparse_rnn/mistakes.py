@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
+from omegaconf.errors import MissingMandatoryValue
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 __all__ = ["told_plainly"]
 
-_MISTAKES = (ValueError, OSError, FloatingPointError, MisconfigurationException)
+_MISTAKES = (ValueError, OSError, FloatingPointError, MisconfigurationException, MissingMandatoryValue)
 #: Hydra's own switch.
 _EVERYTHING = "HYDRA_FULL_ERROR"
 
@@ -35,4 +36,7 @@ def told_plainly(command: str) -> Iterator[None]:
         told = (*_MISTAKES, TypeError) if cause is not error else _MISTAKES
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
-        raise SystemExit(f"{command}: {cause}\n({_EVERYTHING}=1 shows where in the program this came up.)") from error
+        told_of: object = cause
+        if isinstance(cause, MissingMandatoryValue):
+            told_of = f"Expected a value for {cause.full_key}, got none."
+        raise SystemExit(f"{command}: {told_of}\n({_EVERYTHING}=1 shows where in the program this came up.)") from error

@@ -182,6 +182,8 @@ class SNTASGD(Optimizer):
     def set_masks(self, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor] | None = None) -> None:
         """Restrict the weights to those that are live, from now on.
 
+        A ``state_dict`` has no masks: after loading one into a new optimizer, or before, hand them over again.
+
         Args:
             masks: for each parameter that is sparse, a tensor of its shape that is 1 where live and 0 elsewhere. One of
                 the parameter's dtype and device is shared, not copied. Parameters that are not here are dense; entries

@@ -14,10 +14,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callback import SelfishSparseCallback
-from lightning_sparse_rnn.files import write_csv
+from lightning_sparse_rnn.files import write_csv, write_text
 from lightning_sparse_rnn.mask_files import save_masks
 
-__all__ = ["RunRecord"]
+__all__ = ["CONFIG", "RunRecord"]
+
+CONFIG = "config.yaml"
 
 _KEPT_TOPOLOGIES = 10
 _METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
@@ -40,14 +42,16 @@ _TOPOLOGY = (
 class RunRecord(Checkpoint):
     """Writes ``metrics.csv``, a row an epoch, ``topology.csv``, a row for each update, tensor and gate, and ``masks/``.
 
-    In ``metrics.csv`` the column ``averaging`` is 1 where averaged weights were validated.
+    In ``metrics.csv`` the column ``averaging`` is 1 where averaged weights were validated. The config is written down
+    when training begins: what could not even be made is no run to go on with, or to report.
 
     The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
     It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
     before the callbacks that save the model.
 
     Args:
-        folder: where the tables go; it must exist.
+        folder: where the files go; it must exist.
+        config: the run's config, for ``config.yaml``.
         topology: the run's sparse training, if it has one.
         averaging: the run's averaging, if it has one.
     """
@@ -55,11 +59,13 @@ class RunRecord(Checkpoint):
     def __init__(
         self,
         folder: Path,
+        config: str,
         topology: SelfishSparseCallback | None = None,
         averaging: NonMonotonicAveraging | None = None,
     ) -> None:
         self.rows: list[dict[str, Any]] = []
         self._folder = folder
+        self._config = config
         self._topology = topology
         self._averaging = averaging
         self._seconds_before = 0.0
@@ -82,6 +88,7 @@ class RunRecord(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
+        self._write_config()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _METRICS}
@@ -124,6 +131,10 @@ class RunRecord(Checkpoint):
             folder.mkdir(exist_ok=True)
             masks = {name: topology.masks[parameter] for name, parameter in topology.parameters.items()}
             save_masks(folder / f"{trainer.current_epoch:04d}.npz", masks)
+
+    @rank_zero_only
+    def _write_config(self) -> None:
+        write_text(self._folder / CONFIG, self._config)
 
     @rank_zero_only
     def _write(self) -> None:

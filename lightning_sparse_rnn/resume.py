@@ -97,7 +97,7 @@ class ResumesExactly(Callback):
         if lost and self._speaks(trainer):
             rank_zero_warn(
                 f"This checkpoint was written where training cannot go on exactly: {'; '.join(lost)}. Where that "
-                "matters, resume from one written at the end of an optimizer step, a validation or an epoch."
+                "matters, resume from one written right after an optimizer step or at the end of an epoch."
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

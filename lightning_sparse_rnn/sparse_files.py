@@ -37,9 +37,14 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     Masking makes of a negative weight -0.0: ``negative`` has a bit a zero, set for these, or is not there if none is.
 
     Raises:
-        TypeError: a value is no tensor, or one that is not strided, such as a sparse or quantised one.
+        TypeError: ``state_dict`` is no mapping, or a value is no tensor, or one that is not strided, such as a
+            sparse or quantised one.
         OSError: the file cannot be written.
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"Expected tensors by name, as `module.state_dict()` gives them, got {type(state_dict).__name__}."
+        )
     entries: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, tensor in state_dict.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:

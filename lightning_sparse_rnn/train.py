@@ -30,24 +30,21 @@ from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.background_checkpoints import BackgroundCheckpointIO
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
+from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, check_text, find_last_good, load_checkpoint
 from lightning_sparse_rnn.config import CONFIG_DIR, model_config
 from lightning_sparse_rnn.data import unigram_perplexity
-from lightning_sparse_rnn.files import write_json, write_text
+from lightning_sparse_rnn.files import write_json
 from lightning_sparse_rnn.flat_config import differences
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
-from lightning_sparse_rnn.record import RunRecord
+from lightning_sparse_rnn.record import CONFIG, RunRecord
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sweeping import Jobs, RunInterrupted, worked_on
 
 __all__ = ["main", "train"]
-
-_CONFIG = "config.yaml"
-
 
 _jobs = Jobs()
 
@@ -89,7 +86,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
     if getattr(rank_zero_only, "rank", 0):
         return _train(config, folder)  # the first process holds the run for all
     with worked_on(folder):
-        _claim(folder, config)
+        _refuse_other_config(folder, config)
         return _train(config, folder)
 
 
@@ -109,14 +106,14 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     if sparsity is None and config.method.sparsity:
         raise SystemExit(
             f"Expected method.sparsity=0 for a dense method, got {config.method.sparsity}. Choose method=selfish or "
-            "another sparse one."
+            "another sparse one, or set `sparsity`, which is for all methods at once: dense ones take no note of it."
         )
     averaging = instantiate(config.averaging) if config.averaging else None
     data = instantiate(config.data)
     data.prepare_data()
     data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training
     model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
-    record = RunRecord(folder, sparsity, averaging)
+    record = RunRecord(folder, OmegaConf.to_yaml(config, resolve=True), sparsity, averaging)
     best = BestCheckpoint(folder, sparsity)
     # A checkpoint of every epoch's end to resume from, whatever became of the loss.
     last = ModelCheckpoint(
@@ -141,6 +138,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     checkpoint = find_last_good(folder / "checkpoints")
     if checkpoint is not None:
         _say(f"Going on from {checkpoint}.")
+        check_text(load_checkpoint(checkpoint), data)  # which Lightning would look at after the weights
     with _interruptible():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
@@ -192,20 +190,16 @@ def _refuse_more_devices(config: DictConfig) -> None:
         )
 
 
-def _claim(folder: Path, config: DictConfig) -> None:
-    """Write the config down in the run's folder, or make sure that it is the one that stands there."""
-    path = folder / _CONFIG
-    new = OmegaConf.to_container(config, resolve=True)
+def _refuse_other_config(folder: Path, config: DictConfig) -> None:
+    path = folder / CONFIG
     if path.exists():
-        old = OmegaConf.to_container(OmegaConf.load(path))
+        old, new = OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(config, resolve=True)
         changed = differences(old, new)  # type: ignore[arg-type]
         if changed:
             raise SystemExit(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed) + "\nRemove that folder, or "
                 "choose another place with output=FOLDER."
             )
-    else:
-        write_text(path, OmegaConf.to_yaml(OmegaConf.create(new)))
 
 
 def _results(

@@ -236,6 +236,11 @@ def test_weights_that_are_sparse_already_are_pointed_out_unless_they_are_what_is
         assert torch.equal(masks[parameter] == 1, live[name])
 
 
+def test_nonzero_weights_of_a_dense_module_are_pointed_out(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="No weight of this module is zero, so with `allocation='nonzero'` all of"):
+        fit(tmp_path, net("adam"), SelfishSparseCallback(0.9, allocation="nonzero"), max_epochs=1)
+
+
 # ---------------------------------------------------------------------------------------------------------- messages
 
 
@@ -245,7 +250,10 @@ def test_weights_that_are_sparse_already_are_pointed_out_unless_they_are_what_is
         ({"sparsity": 67}, r"Expected `sparsity` in \[0, 1\), got 67\. Did you mean 0\.67\?"),
         ({"sparsity": -0.1}, r"Expected `sparsity` in \[0, 1\), got -0\.1"),
         ({"prune_rate": 1.0}, r"Expected `prune_rate` in \[0, 1\), got 1\.0"),
-        ({"prune_rate": 0.1, "min_prune_rate": 0.2}, r"`min_prune_rate` of at most `prune_rate` 0\.1, got 0\.2"),
+        (
+            {"prune_rate": 0.1, "min_prune_rate": 0.2},
+            r"of at least `min_prune_rate`, at which it ends, got 0\.1 and 0\.2",
+        ),
         ({"schedule": "stairs"}, r"stairs.*cosine"),
         ({"allocation": "even"}, r"even.*uniform"),
         ({"pruning": "age"}, r"age.*magnitude"),

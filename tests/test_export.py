@@ -53,4 +53,6 @@ def test_mistakes(run: Path) -> None:
         main([str(run)])
     assert not (run / "weights.sparse.pt").exists()
     with pytest.raises(SystemExit, match="sparse-rnn-export: "):
-        main([str(run), "--checkpoint", str(run / "other.ckpt"), "--output", str(run / "none" / "w")])
+        main([str(run), "--checkpoint", str(run / "other.ckpt"), "--output", str(run / "best.ckpt" / "w")])
+    main([str(run), "--checkpoint", str(run / "other.ckpt"), "--output", str(run / "new" / "w")])
+    assert (run / "new" / "w").exists()

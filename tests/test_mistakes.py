@@ -15,6 +15,7 @@ MISTAKES = {
     "model.network.dropout=2": "Expected `dropout` in [0, 1), got 2. Did you mean 0.02?",
     "+model.network.unheard_of=1": "StackedLSTM.__init__() got an unexpected keyword argument 'unheard_of'",
     "optimizer.lr=abc": "Expected `lr` to be a number, got 'abc'.",
+    "data=folder": "Expected a value for data.root, got none.",
     "data.bptt=3.5": "Expected `bptt` to be a whole number of at least 1, got 3.5.",
     "model.network.hidden_size=4.5": "Expected `hidden_size` to be a whole number of at least 1, got 4.5.",
     "+trainer.limit_test_batches=0": "Expected trainer.limit_test_batches of more than 0, got 0: a run ends with",
@@ -35,6 +36,7 @@ def test_a_mistake_is_told_by_its_message_alone(
     monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", f"output={tmp_path}", *small, override])
     with pytest.raises(SystemExit) as raised:
         main()
+    assert not list(tmp_path.rglob("config.yaml"))  # there is no run
     message, hint = str(raised.value).splitlines()
     assert message.startswith("sparse-rnn-train: ")
     assert MISTAKES[override] in message

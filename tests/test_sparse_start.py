@@ -14,6 +14,7 @@ from torch import Tensor
 from toy_runs import Watch
 
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
+from lightning_sparse_rnn.sparsity.schedules import PruneRate
 
 pytestmark = QUIET
 
@@ -79,6 +80,22 @@ def test_training_goes_on_from_the_nonzeros_of_a_checkpoint(tmp_path: Path, make
     assert [sum(update["live"][name].values()) for update in updates for name in counts] == [*counts.values()] * 3
     after = nonzeros(dict(module.named_parameters()))
     assert any(not torch.equal(after[name], live[name]) for name in counts), "the topology has not moved"
+
+
+def test_fine_tuning_starts_with_the_topology_of_a_checkpoint(tmp_path: Path) -> None:
+    Recipe().run(tmp_path, ModelCheckpoint(tmp_path, filename="whole"))
+    saved = torch.load(tmp_path / "whole.ckpt", weights_only=True)
+    module, sparse = toy("adam"), SelfishSparseCallback.from_checkpoint(tmp_path / "whole.ckpt", prune_rate=0.3)
+    module.load_state_dict(saved["state_dict"])
+    start = AtStart()
+    make_trainer(tmp_path, [sparse, start], max_epochs=3).fit(module, *loaders())
+    assert all(torch.equal(start.weights[name], weight) for name, weight in saved["state_dict"].items())
+    first, *updates = sparse.updates
+    assert first["live"] == saved["callbacks"]["SelfishSparseCallback"]["updates"][-1]["live"]
+    rate = PruneRate(0.3, 0.005, "cosine")
+    assert [update["rate"] for update in updates] == [rate.at(1 / 3), rate.at(2 / 3)]
+    with pytest.raises(ValueError, match=r"run with SelfishSparseCallback, got .*ours\.ckpt, which has no topology"):
+        SelfishSparseCallback.from_checkpoint(checkpoint_of_ours(tmp_path))
 
 
 def test_snip_allocates_in_the_checkpoint_of_a_dense_run(tmp_path: Path) -> None:

@@ -142,10 +142,10 @@ def test_a_signal_ends_a_sweep(
 def test_a_run_that_another_process_works_on_is_left_to_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:  # a process that dies before it trains leaves its claim
+    with monkeypatch.context() as patch:  # a process that dies before it trains leaves the folder
         patch.setattr(command, "_train", lambda config, folder: {"val_ppl": 0.0})
         sweep(patch, text, tmp_path, "seed=1")
-    (claimed,) = (path.parent for path in tmp_path.glob("*/config.yaml"))
+    (claimed,) = (path.parent for path in tmp_path.glob("*/.lock"))
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(claimed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

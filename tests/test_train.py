@@ -207,6 +207,11 @@ def test_text_that_has_changed_since_is_refused(config: DictConfig, tmp_path: Pa
     for command in (run_test, generate):
         with pytest.raises(SystemExit, match="one in which words have other ids"):
             command([str(tmp_path / "run")])
+    # Words that are new change the model as well.
+    (folder / "train.txt").write_text("".join([*lines, "words unheard of\n"]))
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(ValueError, match="one in which words have other ids"):
+        train(config, tmp_path / "run")
 
 
 def test_a_run_without_validation_says_so(text: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def find_texts(root: Path, patterns: Mapping[str, Sequence[str]]) -> dict[str, P
 def list_folder(root: Path) -> str:
     """What stands in `root`, in words for an error message."""
     if not root.is_dir():
-        return "there is no such folder"
+        return "there is no such folder" + ("" if root.is_absolute() else f" in {Path.cwd()}")
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     return f"the folder holds {', '.join(names[:20]) or 'nothing'}{', …' if len(names) > 20 else ''}"
 

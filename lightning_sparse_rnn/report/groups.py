@@ -12,8 +12,10 @@ from lightning_sparse_rnn.report.runs import Run
 
 __all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 
-# Where files lie and what a run computes on, and the name of a recipe, whose settings are compared one by one.
+# Where files lie and what a run computes on; the name of a recipe, whose settings are compared one by one; and what
+# configs offer to methods and optimizers, which have it among their own settings where they take it.
 _ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
+_OFFERED = ("sparsity", "prune_rate", "sntasgd")
 _ABSENT = "—"
 
 
@@ -31,8 +33,8 @@ class Group:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that have results."""
-        return [run for run in self.runs if run.results is not None]
+        """The runs that have results, one for each seed."""
+        return list({repr(run.seed): run for run in reversed(self.runs) if run.results is not None}.values())[::-1]
 
     def values(self, name: str) -> list[float]:
         """The finite numbers that finished runs have under ``name`` in their results; a dot separates nested keys."""
@@ -75,7 +77,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     return {
         name: value
         for name, value in run.settings.items()
-        if name not in _ASIDE and name != "seed" and not name.endswith(".seed")
+        if name not in _ASIDE and name != "seed" and not name.endswith(".seed") and name.split(".")[0] not in _OFFERED
     }
 
 
@@ -123,8 +125,10 @@ def _tell_apart(alike: Sequence[Group]) -> None:
     if len(alike) == 1:
         return
     differing = differing_settings(alike)
-    chosen = tuple(setting.removeprefix("chosen.") + "." for setting in differing if setting.startswith("chosen."))
-    telling = [setting for setting in differing if not (chosen and setting.startswith(chosen))]
+    chosen = [setting.removeprefix("chosen.") for setting in differing if setting.startswith("chosen.")]
+    if "optimizer" in chosen:  # its config also says whether weights are averaged
+        chosen.append("averaging")
+    telling = [setting for setting in differing if setting.split(".")[0] not in chosen]
     for index, group in enumerate(alike):
         parts = [f"{setting.rpartition('.')[2]} {differing[setting][index]}" for setting in telling]
         group.name = ", ".join([group.name, *parts])

@@ -109,7 +109,7 @@ def build(
         left_out.append("Perplexity against sparsity: no method was run at more than one sparsity.")
     return Report(
         summary=_summary(groups, unreadable),
-        problems=[*problems, *_mixed(list(corpora))],
+        problems=[*problems, *_mixed([c for c, own in corpora.items() if any(g.runs[0].metrics for g in own)])],
         sections=[section for section in sections if section.blocks],
         left_out=[*left_out, *distances.left_out],
     )

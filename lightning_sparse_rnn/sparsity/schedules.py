@@ -60,7 +60,10 @@ class PruneRate:
         self.name = path_of(schedule)
         self.ends = self._schedule is not constant
         if self.ends and min_prune_rate > prune_rate:
-            raise ValueError(f"Expected `min_prune_rate` of at most `prune_rate` {prune_rate}, got {min_prune_rate}.")
+            raise ValueError(
+                f"Expected `prune_rate` of at least `min_prune_rate`, at which it ends, got {prune_rate} and "
+                f"{min_prune_rate}. For a topology that never changes, set `update_every_n_epochs` to None."
+            )
 
     def at(self, progress: float) -> float:
         """The rate when the share ``progress`` of training is done, in [0, 1]."""

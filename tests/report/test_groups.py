@@ -45,12 +45,35 @@ def test_settings_that_differ_are_part_of_the_name(tmp_path: Path) -> None:
         make_run(tmp_path / "c", "static"),
     )
     assert [group.name for group in groups] == ["selfish, sparsity 0.5", "selfish, sparsity 0.8", "static"]
-    # `method.sparsity` differs as `sparsity` does, which stands for both.
-    assert list(differing_settings(groups[:2])) == ["sparsity"]
+    # `sparsity` is offered to all methods, and `method.sparsity` is what these took.
+    assert list(differing_settings(groups[:2])) == ["method.sparsity"]
     assert differing_settings(groups) == {
-        "sparsity": [0.5, 0.8, 0.5],
+        "method.sparsity": [0.5, 0.8, 0.5],
         "chosen.method": ["selfish", "selfish", "static"],
     }
+
+
+def test_what_a_method_takes_no_note_of_makes_no_other_method(tmp_path: Path) -> None:
+    (group,) = grouped(
+        make_run(tmp_path / "a", "dense", sparsity=0.5, prune_rate=0.5),
+        make_run(tmp_path / "b", "dense", sparsity=0.9, prune_rate=0.1),
+        make_run(tmp_path / "c", "dense", sparsity=0.9, seed=2, test_ppl=110.0),
+    )
+    assert group.name == "dense"
+    assert group.values("test_ppl") == [100.0, 110.0]  # the same seed twice is one measurement
+
+
+def test_an_optimizer_stands_for_its_averaging(tmp_path: Path) -> None:
+    groups = grouped(
+        make_run(tmp_path / "a", chosen__optimizer="adam", averaging={}, optimizer={"_target_": "torch.optim.Adam"}),
+        make_run(
+            tmp_path / "b",
+            chosen__optimizer="sntasgd",
+            averaging={"monitor": "val_loss", "restart_epochs": []},
+            optimizer={"_target_": "SNTASGD", "nonmono": 5},
+        ),
+    )
+    assert sorted(group.name for group in groups) == ["selfish, optimizer adam", "selfish, optimizer sntasgd"]
 
 
 def test_one_method_on_two_corpora_is_two_groups_named_so(tmp_path: Path) -> None:

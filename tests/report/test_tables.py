@@ -79,7 +79,7 @@ def test_settings_that_differ(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "a", sparsity=0.4), make_run(tmp_path / "b", "static", test_ppl=120.0)]
     table = settings(group_runs([read_run(folder) for folder in folders]))
     assert table is not None
-    assert (table.columns, table.rows) == (["method", "sparsity"], [["selfish", 0.4], ["static", 0.5]])
+    assert (table.columns, table.rows) == (["method", "method.sparsity"], [["selfish", 0.4], ["static", 0.5]])
     assert settings(group_runs([read_run(folders[0])])) is None
 
 
