@@ -1,42 +1,64 @@
-"""Compiles every kernel of Triton's for an Ampere and a Hopper GPU, which need not be here."""
+"""Compiles Triton's kernels as the recurrences launch them, for Ampere and Hopper GPUs, which need not be here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import triton
+import torch
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
 
 from lightning_sparse_rnn.models import highway_kernels, ordered_kernels
 
-TILE = {"CHUNKS": 128, "NEURONS": 16}
-ON = (False, True)
-CALLS = [
-    *(
-        (highway_kernels._forward_cell, {"GATES": g, "KEEP": k, "MASKED": m, "APART": m})
-        for g in (2, 3)
-        for k in ON
-        for m in ON
-    ),
-    *((highway_kernels._backward_cell, {"GATES": g, "MASKED": m, "LAST": m}) for g in (2, 3) for m in ON),
-    *((ordered_kernels._forward_cell, {**TILE, "KEEP": k}) for k in ON),
-    *((ordered_kernels._backward_cell, {**TILE, "GRAD": g}) for g in ON),
-]
-INTEGERS = ("features", "addend_rows", "chunks", "neurons")
+
+class Absent:
+    """Stands for the driver of a GPU."""
+
+    def __init__(self, capability: int) -> None:
+        self.get_current_device = lambda: capability
+        self.get_current_stream = lambda device: 0
+        self.get_current_target = lambda: GPUTarget("cuda", capability, 32)
 
 
-def compile_for(capability: int, kernel: Any, constants: dict[str, Any]) -> None:
-    if "BLOCK" in kernel.arg_names:
-        constants = {**constants, "BLOCK": highway_kernels._BLOCK}
-    types = {name: "i32" if name in INTEGERS else "*fp32" for name in kernel.arg_names}
-    types |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True})
-    assert compiled.asm["cubin"]
-    print(capability, compiled.name, constants)
+def compiler(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., None]:
+    """What takes the place of `fused.launcher`."""
+
+    def launch(*args: Any, **more: Any) -> None:
+        compiled = kernel.warmup(*args, grid=grid, **more, **options, enable_fp_fusion=True)
+        assert compiled.asm["cubin"]
+        names.add(f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}")
+
+    return launch
 
 
-for capability, (kernel, constants) in product((80, 90), CALLS):
-    compile_for(capability, kernel, constants)
+def highway(dtype: torch.dtype, keep: bool, masked: bool, gates: int) -> None:
+    weights = [torch.randn(gates * 8, 8).to(dtype) for _ in range(2)]
+    mask = torch.ones(3, 8) if masked else None
+    inputs, state = torch.randn(2, 3, gates * 8).to(dtype), torch.randn(3, 8)
+    found = highway_kernels.forward(inputs, state, mask, keep, *weights, torch.randn(gates * 8))
+    if keep:
+        highway_kernels.backward(torch.randn(2, 3, 8), *found, mask, *weights)
+
+
+def ordered(dtype: torch.dtype, keep: bool, chunks: int, neurons: int) -> None:
+    features = chunks * neurons
+    weight = torch.randn(2 * chunks + 4 * features, features).to(dtype)
+    inputs, h, c = torch.randn(2, 3, len(weight)).to(dtype), *torch.randn(2, 3, features)
+    outputs, cells, gates = ordered_kernels.forward(inputs, h, c, weight, chunks, keep)
+    if keep:
+        ordered_kernels.backward(outputs[1:], None, cells, gates, weight, chunks)
+        ordered_kernels.backward(None, c, cells, gates, weight, chunks)
+
+
+names: set[str] = set()
+highway_kernels.launcher = ordered_kernels.launcher = compiler
+for capability in (80, 90):
+    driver.set_active(Absent(capability))
+    for dtype, keep in product((torch.float32, torch.bfloat16), (True, False)):
+        for masked, gates in product((True, False), (2, 3)):
+            highway(dtype, keep, masked, gates)
+        for chunks, neurons in [(4, 2), (1, 8), (8, 1), (1, 1)]:
+            ordered(dtype, keep, chunks, neurons)
+print(*sorted(names))
