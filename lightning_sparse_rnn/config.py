@@ -13,20 +13,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.models.sizes import shrink
 
-__all__ = ["CONFIG_DIR", "chosen", "model_config", "run_name"]
+__all__ = ["CONFIG_DIR", "SHOWN", "chosen", "model_config", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 _LONGEST_NAME = 120
 _GROUPS = ("method", "experiment", "data", "model", "optimizer")
-_ELSEWHERE = ("output=", "hydra.", "hydra/")
+#: What a run shows while it trains makes no other run of it.
+SHOWN = "trainer.enable_progress_bar"
+_ELSEWHERE = ("output=", "hydra.", "hydra/", f"{SHOWN}=")
 
 
 def run_name(overrides: Iterable[str]) -> str:
     """Return the name of a run's folder: its overrides, sorted, with dashes for what a folder's name should not have.
 
-    Overrides that say where runs go are no part of the name. A name that would be too long is cut and ends in a hash.
+    Overrides that say where runs go, or what they show, are no part of the name. A name that would be too long is cut
+    and ends in a hash.
     """
     parts = sorted(override for override in overrides if not override.startswith(_ELSEWHERE))
     name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"

@@ -31,7 +31,7 @@ from lightning_sparse_rnn.background_checkpoints import BackgroundCheckpointIO
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
 from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, check_text, find_last_good, load_checkpoint
-from lightning_sparse_rnn.config import CONFIG_DIR, model_config
+from lightning_sparse_rnn.config import CONFIG_DIR, SHOWN, model_config
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json
 from lightning_sparse_rnn.flat_config import differences
@@ -194,7 +194,7 @@ def _refuse_other_config(folder: Path, config: DictConfig) -> None:
     path = folder / CONFIG
     if path.exists():
         old, new = OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(config, resolve=True)
-        changed = differences(old, new)  # type: ignore[arg-type]
+        changed = [line for line in differences(old, new) if not line.startswith(SHOWN)]  # type: ignore[arg-type]
         if changed:
             raise SystemExit(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed) + "\nRemove that folder, or "

@@ -170,6 +170,7 @@ def test_a_finished_run_is_not_run_again(
 ) -> None:
     results = train(config, tmp_path / "run")
     monkeypatch.setattr(pl.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    config.trainer.enable_progress_bar = not config.trainer.enable_progress_bar  # which makes no other run of it
     assert train(config, tmp_path / "run") == results
     assert "This run is finished" in capsys.readouterr().out
 

@@ -57,8 +57,11 @@ def _patterns(option: str, patterns: str | Sequence[str] | None, known: Sequence
     listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
     for pattern in listed:
         if not _matches(known, [pattern]):
+            below = f"{pattern}.*"  # a module's name, for all that is in it
+            hint = f" Did you mean {below!r}?" if _matches(known, [below]) else ""
             raise ValueError(
-                f"`{option}` pattern {pattern!r} matches none of the parameters that can be sparse: {', '.join(known)}."
+                f"`{option}` pattern {pattern!r} matches none of the parameters that can be sparse: "
+                f"{', '.join(known)}.{hint}"
             )
     return listed
 

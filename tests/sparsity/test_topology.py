@@ -335,6 +335,7 @@ def test_patterns_that_match_nothing_list_what_could_match(option: str, pattern:
         SparseTopology(language_model(), 0.5, **{option: ["embedding.*", pattern]})
     assert f"`{option}` pattern {pattern!r}" in str(raised.value)
     assert "rnn.weight_hh_l1" in str(raised.value)
+    assert ("Did you mean 'decoder.*'?" in str(raised.value)) == (pattern == "decoder")
 
 
 def test_nothing_to_make_sparse() -> None:
