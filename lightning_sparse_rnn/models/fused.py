@@ -47,12 +47,13 @@ def _triton_works_on(device: torch.device) -> bool:
         x = torch.ones(1, 1, 2, device=device)
         _kernels("highway_kernels").forward(x, x[0, :, :1], None, False, x[0].t())
         torch.cuda.synchronize(device)
+    except ModuleNotFoundError:
+        return False
     except Exception as error:
-        if not isinstance(error, ModuleNotFoundError):
-            warnings.warn(
-                f"Triton does not work on {device}, so recurrent networks compute their cells in many kernels, which "
-                f"is slower and right all the same: {error}",
-                stacklevel=2,
-            )
+        warnings.warn(
+            f"Triton does not work on {device}, so recurrent networks compute their cells in many kernels, which is "
+            f"slower and right all the same: {error}",
+            stacklevel=2,
+        )
         return False
     return True

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_sparse_rnn.models.fused import launcher
+from lightning_sparse_rnn.models.kernel_functions import load_sum, sigmoid, tanh
 
 __all__ = ["backward", "forward"]
 
@@ -29,9 +30,8 @@ def forward(
     mask = mask if mask is None else mask.contiguous()
     chain = inputs.new_empty(steps + 1, columns, features, dtype=torch.float32)
     chain[0] = state
-    kept = steps if keep else 1
-    gates = inputs.new_empty(depth, kept if keep else 0, columns, rows, dtype=torch.float32)
-    deeper = inputs.new_empty(depth - 1, kept, columns, features, dtype=torch.float32)
+    gates = inputs.new_empty(depth, steps if keep else 0, columns, rows, dtype=torch.float32)
+    deeper = inputs.new_empty(depth - 1, steps if keep else 1, columns, features, dtype=torch.float32)
     # What the next product reads, unless it is the state itself: the state masked, in the weights' precision.
     dtype = weights[0].dtype
     apart = mask is not None or dtype != chain.dtype
@@ -102,11 +102,6 @@ def _launcher(kernel: Any, columns: int, features: int) -> Callable[..., None]:
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1 / (1 + tl.exp(-x))
-
-
-@triton.jit
 def _forward_cell(
     product,
     addend,
@@ -130,18 +125,16 @@ def _forward_cell(
     addend += column * addend_rows + feature
     gate += row
     at = column * features + feature
-    h = tl.load(product, there).to(tl.float32) + tl.load(addend, there).to(tl.float32)
-    t = tl.load(product + features, there).to(tl.float32) + tl.load(addend + features, there).to(tl.float32)
-    h, t, old = 2 * _sigmoid(2 * h) - 1, _sigmoid(t), tl.load(s + at, there)
+    h = tanh(load_sum(product, addend, there, 0.0))
+    t = sigmoid(load_sum(product + features, addend + features, there, 0.0))
+    old = tl.load(s + at, there)
     if KEEP:
         tl.store(gate, h, there)
         tl.store(gate + features, t, there)
     if GATES == 2:
         new = old + t * (h - old)
     else:
-        product += 2 * features
-        addend += 2 * features
-        c = _sigmoid(tl.load(product, there).to(tl.float32) + tl.load(addend, there).to(tl.float32))
+        c = sigmoid(load_sum(product + 2 * features, addend + 2 * features, there, 0.0))
         if KEEP:
             tl.store(gate + 2 * features, c, there)
         new = h * t + old * c

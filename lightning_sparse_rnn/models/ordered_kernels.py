@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_sparse_rnn.models.fused import launcher
+from lightning_sparse_rnn.models.kernel_functions import load_sum, sigmoid, tanh
 
 __all__ = ["backward", "forward"]
 
@@ -87,18 +88,12 @@ def _launcher(kernel: Any, columns: int, chunks: int, features: int) -> Callable
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1 / (1 + tl.exp(-x))
-
-
-@triton.jit
-def _tanh(x):
-    return 2 * _sigmoid(2 * x) - 1
-
-
-@triton.jit
-def _sum(product, addend, at, there, other):
-    return tl.load(product + at, there, other).to(tl.float32) + tl.load(addend + at, there, other).to(tl.float32)
+def _places(chunks, neurons, CHUNKS: tl.constexpr, NEURONS: tl.constexpr):
+    """The chunks and which there are, where the neurons are in a column, and which there are."""
+    chunk, neuron = tl.arange(0, CHUNKS), tl.arange(0, NEURONS)
+    of_chunk = chunk < chunks
+    there = of_chunk[:, None] & (neuron < neurons)[None, :]
+    return chunk, of_chunk, chunk[:, None] * neurons + neuron[None, :], there
 
 
 @triton.jit
@@ -121,22 +116,22 @@ def _forward_cell(
     CHUNKS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    chunk, neuron = tl.arange(0, CHUNKS), tl.arange(0, NEURONS)
-    of_chunk = chunk < chunks
-    there = of_chunk[:, None] & (neuron < neurons)[None, :]
+    chunk, of_chunk, place, there = _places(chunks, neurons, CHUNKS, NEURONS)
     features = chunks * neurons
     row = tl.program_id(0) * (2 * chunks + 4 * features)
     product += row
     addend += row
     gate += row
     # Lanes beyond the chunks: nothing after the softmax.
-    to_in = _softmax(_sum(product, addend, chunk, of_chunk, -float("inf")))
-    to_forget = _softmax(_sum(product, addend, chunks + chunk, of_chunk, -float("inf")))
-    at = 2 * chunks + chunk[:, None] * neurons + neuron[None, :]
-    o = _sigmoid(_sum(product, addend, at, there, 0.0))
-    g = _tanh(_sum(product, addend, at + features, there, 0.0))
-    i = _sigmoid(_sum(product, addend, at + 2 * features, there, 0.0))
-    f = _sigmoid(_sum(product, addend, at + 3 * features, there, 0.0))
+    to_in = _softmax(load_sum(product + chunk, addend + chunk, of_chunk, -float("inf")))
+    to_forget = _softmax(load_sum(product + chunks + chunk, addend + chunks + chunk, of_chunk, -float("inf")))
+    at = 2 * chunks + place
+    product += at
+    addend += at
+    o = sigmoid(load_sum(product, addend, there, 0.0))
+    g = tanh(load_sum(product + features, addend + features, there, 0.0))
+    i = sigmoid(load_sum(product + 2 * features, addend + 2 * features, there, 0.0))
+    f = sigmoid(load_sum(product + 3 * features, addend + 3 * features, there, 0.0))
     if KEEP:
         tl.store(gate + chunk, to_in, of_chunk)
         tl.store(gate + chunks + chunk, to_forget, of_chunk)
@@ -147,12 +142,12 @@ def _forward_cell(
     in_master = (1 - tl.cumsum(to_in, 0))[:, None]
     forget_master = tl.cumsum(to_forget, 0)[:, None]
     overlap = in_master * forget_master
-    neuron_at = tl.program_id(0) * features + chunk[:, None] * neurons + neuron[None, :]
+    neuron_at = tl.program_id(0) * features + place
     forget = f * overlap + (forget_master - overlap)
     admit = i * overlap + (in_master - overlap)
     cell = forget * tl.load(old + neuron_at, there, 0.0) + admit * g
     tl.store(new + neuron_at, cell, there)
-    tl.store(output + neuron_at, o * _tanh(cell), there)
+    tl.store(output + neuron_at, o * tanh(cell), there)
 
 
 @triton.jit
@@ -170,16 +165,14 @@ def _backward_cell(
     CHUNKS: tl.constexpr,
     NEURONS: tl.constexpr,
 ):
-    chunk, neuron = tl.arange(0, CHUNKS), tl.arange(0, NEURONS)
-    of_chunk = chunk < chunks
-    there = of_chunk[:, None] & (neuron < neurons)[None, :]
+    chunk, of_chunk, place, there = _places(chunks, neurons, CHUNKS, NEURONS)
     features = chunks * neurons
     gate += tl.program_id(0) * (2 * chunks + 4 * features)
     dgate += tl.program_id(0) * (2 * chunks + 4 * features)
-    neuron_at = tl.program_id(0) * features + chunk[:, None] * neurons + neuron[None, :]
+    neuron_at = tl.program_id(0) * features + place
     to_in = tl.load(gate + chunk, of_chunk, 0.0)
     to_forget = tl.load(gate + chunks + chunk, of_chunk, 0.0)
-    at = 2 * chunks + chunk[:, None] * neurons + neuron[None, :]
+    at = 2 * chunks + place
     o = tl.load(gate + at, there, 0.0)
     g = tl.load(gate + at + features, there, 0.0)
     i = tl.load(gate + at + 2 * features, there, 0.0)
@@ -188,7 +181,7 @@ def _backward_cell(
     forget_master = tl.cumsum(to_forget, 0)[:, None]
     overlap = in_master * forget_master
     before = tl.load(old + neuron_at, there, 0.0)
-    bounded = _tanh(tl.load(new + neuron_at, there, 0.0))
+    bounded = tanh(tl.load(new + neuron_at, there, 0.0))
     # Both are zero beyond the neurons, so that sums over a chunk have nothing of those.
     to_output = tl.load(dh + neuron_at, there, 0.0).to(tl.float32)
     if GRAD:
