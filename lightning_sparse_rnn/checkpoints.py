@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.files import replacing
 
-__all__ = ["WholeFileCheckpointIO", "check_fits", "check_text", "find_last_good", "load_checkpoint"]
+__all__ = ["WholeFileCheckpointIO", "check_fits", "check_text", "find_last_good", "load_checkpoint", "peek"]
 
 _LISTED = 8
 
@@ -52,7 +52,7 @@ def find_last_good(folder: str | Path) -> Path | None:
     found = []
     for path in Path(folder).glob("*.ckpt"):
         try:
-            checkpoint = _read(path, mmap=True)
+            checkpoint = peek(path)
             if "optimizer_states" in checkpoint:
                 found.append((checkpoint["global_step"], path.stat().st_mtime_ns, path))
         except (OSError, ValueError) as error:
@@ -64,6 +64,16 @@ def find_last_good(folder: str | Path) -> Path | None:
         except ValueError as error:
             _warn_of_passing_over(path, error)
     return None
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """Open a checkpoint without reading its tensors, or making sure that they are whole.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: as :func:`load_checkpoint`, as far as that shows.
+    """
+    return _read(path, mmap=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

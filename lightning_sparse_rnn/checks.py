@@ -1,4 +1,4 @@
-"""Checks of the numbers that networks, texts and optimizers are made from."""
+"""Checks of the numbers that networks and texts are made from."""
 
 from __future__ import annotations
 

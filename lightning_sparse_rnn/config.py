@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.models.sizes import shrink
 
-__all__ = ["CONFIG_DIR", "SHOWN", "chosen", "model_config", "run_name"]
+__all__ = ["CONFIG_DIR", "RUN_CONFIG", "SHOWN", "chosen", "model_config", "run_name"]
 
 _PACKAGE = Path(__file__).parent
 #: An installed package has the configs inside; a checkout has them beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+#: In a run's folder, the file of its config.
+RUN_CONFIG = "config.yaml"
 _LONGEST_NAME = 120
 _GROUPS = ("method", "experiment", "data", "model", "optimizer")
 #: What a run shows while it trains makes no other run of it.

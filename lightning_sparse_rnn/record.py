@@ -14,12 +14,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callback import SelfishSparseCallback
+from lightning_sparse_rnn.config import RUN_CONFIG
 from lightning_sparse_rnn.files import write_csv, write_text
 from lightning_sparse_rnn.mask_files import save_masks
 
-__all__ = ["CONFIG", "RunRecord"]
-
-CONFIG = "config.yaml"
+__all__ = ["RunRecord"]
 
 _KEPT_TOPOLOGIES = 10
 _METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
@@ -134,7 +133,7 @@ class RunRecord(Checkpoint):
 
     @rank_zero_only
     def _write_config(self) -> None:
-        write_text(self._folder / CONFIG, self._config)
+        write_text(self._folder / RUN_CONFIG, self._config)
 
     @rank_zero_only
     def _write(self) -> None:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_sparse_rnn.checkpoints import check_fits, check_text, load_checkpoint
-from lightning_sparse_rnn.config import model_config
+from lightning_sparse_rnn.config import RUN_CONFIG, model_config
 from lightning_sparse_rnn.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.quiet import quiet
@@ -66,7 +66,7 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
 
 
 def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
-    path = run / "config.yaml"
+    path = run / RUN_CONFIG
     if not path.exists():
         raise FileNotFoundError(f"Expected the folder of a run, with its config.yaml, got {run}.")
     config = OmegaConf.load(path)

@@ -30,8 +30,8 @@ from lightning_sparse_rnn.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.background_checkpoints import BackgroundCheckpointIO
 from lightning_sparse_rnn.best import BestCheckpoint
 from lightning_sparse_rnn.callback import SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, check_text, find_last_good, load_checkpoint
-from lightning_sparse_rnn.config import CONFIG_DIR, SHOWN, model_config
+from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, check_text, find_last_good, peek
+from lightning_sparse_rnn.config import CONFIG_DIR, RUN_CONFIG, SHOWN, model_config
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.files import write_json
 from lightning_sparse_rnn.flat_config import differences
@@ -40,7 +40,7 @@ from lightning_sparse_rnn.mistakes import told_plainly
 from lightning_sparse_rnn.plots import draw_run
 from lightning_sparse_rnn.progress import PerplexityProgressBar
 from lightning_sparse_rnn.quiet import quiet
-from lightning_sparse_rnn.record import CONFIG, RunRecord
+from lightning_sparse_rnn.record import RunRecord
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sweeping import Jobs, RunInterrupted, worked_on
 
@@ -138,7 +138,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
     checkpoint = find_last_good(folder / "checkpoints")
     if checkpoint is not None:
         _say(f"Going on from {checkpoint}.")
-        check_text(load_checkpoint(checkpoint), data)  # which Lightning would look at after the weights
+        check_text(peek(checkpoint), data)  # which Lightning would look at after the weights
     with _interruptible():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
     if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
@@ -191,7 +191,7 @@ def _refuse_more_devices(config: DictConfig) -> None:
 
 
 def _refuse_other_config(folder: Path, config: DictConfig) -> None:
-    path = folder / CONFIG
+    path = folder / RUN_CONFIG
     if path.exists():
         old, new = OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(config, resolve=True)
         changed = [line for line in differences(old, new) if not line.startswith(SHOWN)]  # type: ignore[arg-type]
