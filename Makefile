@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The oldest supported Lightning stands beside the newest, and is put in front of it for some of the tests.
 OLDEST := $(VENV)/lightning-2.5.0
-OLDEST_TESTS := tests/test_callback.py tests/test_averaging.py tests/test_resume.py tests/test_trainer_options.py
+OLDEST_TESTS := tests/callbacks tests/integration/test_trainer_options.py
 
 .PHONY: setup train test lint clean
 

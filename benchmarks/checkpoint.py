@@ -17,8 +17,8 @@ from benchmarks.models import language_model, text
 from benchmarks.setting import Setting
 from benchmarks.turns import Figure, compare
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO
-from lightning_sparse_rnn.sparse_files import save_sparse
+from lightning_sparse_rnn.checkpoints.writing import WholeFileCheckpointIO
+from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
 
 __all__ = ["measure"]
 

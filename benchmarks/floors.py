@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.setting import Setting, Size
 from benchmarks.turns import take_turns
-from lightning_sparse_rnn.models.products import linear
+from lightning_sparse_rnn.models.kernels.linear import linear
 
 __all__ = ["Floors", "measure_floors"]
 

@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse_rnn.config import CONFIG_DIR, run_name
+from lightning_sparse_rnn.runs.config import CONFIG_DIR, run_name
 
 RECIPE = ("experiment=ptb_stacked_lstm", "matmul_precision=high")
 PAPER = {"val_ppl": 73.79, "test_ppl": 71.65}
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = [*RECIPE, *given]
     if not torch.cuda.is_available():
         print("There is no GPU here: the run is made on the CPU, where the whole recipe takes weeks.", flush=True)
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.train", *overrides], check=True)
+    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides], check=True)
     print(summary(folder_of(overrides)))
 
 

@@ -76,7 +76,7 @@ def sweep(processes: int, runs: int, overrides: Sequence[str]) -> float:
     """
     with tempfile.TemporaryDirectory() as folder:
         seeds = ",".join(str(seed + 1) for seed in range(runs))
-        command = [sys.executable, "-m", "lightning_sparse_rnn.train", "-m", *overrides]
+        command = [sys.executable, "-m", "lightning_sparse_rnn.commands.train", "-m", *overrides]
         command += [f"seed={seeds}", f"output={folder}/runs"]
         begin = time.perf_counter()
         logs = [(Path(folder) / f"log-{number}").open("w+") for number in range(processes)]

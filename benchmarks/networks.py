@@ -8,7 +8,7 @@ Prints ratios of times taken in turn in one process, so that a busy machine dist
 the processor's, on a GPU from call to end of its work:
 
 - fast / plain: one training step (forward, loss, backward, clip, step of SNT-ASGD with masks) of the package's network
-  over that of the same network written one cell at a time for autograd (`tests/models/plain_networks.py`);
+  over that of the same network written one cell at a time for autograd (`tests/helpers/plain_networks.py`);
 - eval / train: forward and loss in inference mode, as many tokens at once as `TextDataModule` reads, over the training
   steps of the same tokens;
 - peak memory: of a process that does nothing but training steps; on a GPU, of what torch has allocated there.
@@ -29,7 +29,7 @@ from statistics import median
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from plain_networks import PlainHighwayNetwork, PlainMoS, PlainOrderedNeuronsLSTM
 

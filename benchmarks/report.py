@@ -23,9 +23,9 @@ import numpy as np
 import torch
 import yaml
 
-from lightning_sparse_rnn.files import write_csv
-from lightning_sparse_rnn.mask_files import save_masks
-from lightning_sparse_rnn.report.command import report
+from lightning_sparse_rnn.commands.report import report
+from lightning_sparse_rnn.sparsity.mask_files import save_masks
+from lightning_sparse_rnn.utilities.whole_files import write_csv
 
 GATES = ("input", "forget", "cell", "output")
 

@@ -40,7 +40,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import WholeFileCheckpointIO, find_last_good
+from lightning_sparse_rnn.checkpoints.reading import find_last_good
+from lightning_sparse_rnn.checkpoints.writing import WholeFileCheckpointIO
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 

@@ -17,7 +17,7 @@ from benchmarks.optimizer_step import with_gradients
 from benchmarks.setting import Setting
 from benchmarks.turns import Figure
 from lightning_sparse_rnn import SNTASGD, SelfishSparseCallback
-from lightning_sparse_rnn.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.sparsity import SparseTopology
 
 __all__ = ["measure", "updating_methods"]

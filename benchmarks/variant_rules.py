@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from lightning_sparse_rnn import SelfishSparseCallback
 from lightning_sparse_rnn.sparsity import Positions, TopologyUpdate
-from lightning_sparse_rnn.sparsity.apportion import apportion
-from lightning_sparse_rnn.sparsity.growth import random
-from lightning_sparse_rnn.sparsity.ranking import largest
+from lightning_sparse_rnn.sparsity.numerics.apportion import apportion
+from lightning_sparse_rnn.sparsity.numerics.ranking import largest
+from lightning_sparse_rnn.sparsity.rules.growth import random
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -118,7 +118,7 @@ def write_frequent_words(root: Path, to: Path) -> None:
 
 def run(folder: Path, text: Path, overrides: Sequence[str]) -> None:
     """Make one run in a process of its own."""
-    command = [sys.executable, "-m", "lightning_sparse_rnn.train", *SETTING, f"data.root={text.resolve()}"]
+    command = [sys.executable, "-m", "lightning_sparse_rnn.commands.train", *SETTING, f"data.root={text.resolve()}"]
     subprocess.run([*command, f"hydra.run.dir={folder}", *overrides], check=True)
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_sparse_rnn import SNTASGD
 from lightning_sparse_rnn.sparsity import SparseTopology
-from lightning_sparse_rnn.sparsity.schedules import PruneRate
+from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate
 
 EPOCHS, COLUMNS = 16, 50
 
@@ -23,8 +23,8 @@ if __name__ == "__main__":
         if epoch > 0:
             update = topology.update(rate.at(epoch / EPOCHS))
             # Averages are to forget what has just been regrown. With another optimizer, so is its momentum: instead of
-            # this line, `lightning_sparse_rnn.masking.forget(optimizer, topology.masks, update.born)`, and after each
-            # of its steps `topology.apply_masks()`.
+            # this line, `lightning_sparse_rnn.optim.masked.forget(optimizer, topology.masks, update.born)`, and after
+            # each of its steps `topology.apply_masks()`.
             optimizer.set_masks(topology.masks, update.born)
         for batch in torch.randperm(len(inputs)).split(COLUMNS):
             optimizer.zero_grad()

@@ -26,10 +26,10 @@ if __name__ == "__main__":
         "optimizer=adam",
         "optimizer.lr=0.003",
     ]
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.train", "-m", *sweep, *small], check=True)
+    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", "-m", *sweep, *small], check=True)
 
     # A page to open in a browser, and its tables as CSV and Markdown. Runs that differ in seeds alone are one row.
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.report.command", str(FOLDER)], check=True)
+    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.report", str(FOLDER)], check=True)
 
     with (FOLDER / "report" / "comparison.csv").open() as file:
         for row in csv.DictReader(file):

@@ -1,7 +1,9 @@
 """Settings for the whole suite: one thread a process, so that sums come out the same everywhere."""
 
 import os
+import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,3 +31,15 @@ def bfloat16() -> Iterator[None]:
     torch._C._set_mkldnn_enabled(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     yield
     torch._C._set_mkldnn_enabled(enabled)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small text of its own."""
+    folder = tmp_path_factory.mktemp("text")
+    generator = random.Random(0)
+    words = [f"w{i}" for i in range(30)]
+    for name, lines in (("train", 120), ("valid", 30), ("test", 30)):
+        content = "\n".join(" ".join(generator.choices(words, k=9)) for _ in range(lines))
+        (folder / f"{name}.txt").write_text(content + "\n", encoding="utf-8")
+    return folder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.texts import EOS, UNKNOWN, Texts
-from lightning_sparse_rnn.files import replacing
+from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
 

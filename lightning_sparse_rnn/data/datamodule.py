@@ -9,12 +9,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_sparse_rnn.checks import check_whole
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
 from lightning_sparse_rnn.data.sources import check_source, default_cache_dir, load_texts
-from lightning_sparse_rnn.plain_values import plain
+from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.plain_values import plain
 
 __all__ = ["TextDataModule"]
 

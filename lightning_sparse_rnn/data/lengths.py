@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from lightning_sparse_rnn.checks import check_whole
+from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["LENGTHS", "SequenceLengths"]
 

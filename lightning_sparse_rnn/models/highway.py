@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout, locked_mask
-from lightning_sparse_rnn.models.highway_recurrence import highway_recurrence
-from lightning_sparse_rnn.models.network import Network, Output, State
-from lightning_sparse_rnn.models.products import linear
+from lightning_sparse_rnn.models.kernels.highway_recurrence import highway_recurrence
+from lightning_sparse_rnn.models.kernels.linear import linear
+from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.models.network import Network, Output
+from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["HighwayLayer", "RecurrentHighwayNetwork"]
 

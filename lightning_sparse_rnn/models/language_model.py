@@ -11,11 +11,12 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checkpoints import check_fits
-from lightning_sparse_rnn.checks import check_whole
+from lightning_sparse_rnn.checkpoints.fits import check_fits
+from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
 from lightning_sparse_rnn.models.metrics import TokenMean
-from lightning_sparse_rnn.models.network import Output, State, map_state, state_batch_size
-from lightning_sparse_rnn.plain_values import plain
+from lightning_sparse_rnn.models.network import Output
+from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.plain_values import plain
 
 __all__ = ["LanguageModel"]
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
 from lightning_sparse_rnn.models.dropout import locked_dropout
-from lightning_sparse_rnn.models.mixture_loss import mixture_loss
+from lightning_sparse_rnn.models.kernels.mixture_loss import mixture_loss
+from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["AWDLSTMMoS"]
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checks import check_whole
-from lightning_sparse_rnn.models.products import Linear
+from lightning_sparse_rnn.models.kernels.linear import Linear
+from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
+from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.utilities.checks import check_whole
 
-__all__ = ["Network", "Output", "State", "map_state", "rows_at_a_time", "state_batch_size"]
+__all__ = ["Network", "Output"]
 
-# 32 MiB in float32 on a CPU, and 256 MiB elsewhere.
-_LOGITS_AT_A_TIME = 2**23
-_LOGITS_AT_A_TIME_ON_DEVICES = 2**26
 
 # Targets of this value count for nothing, as in torch.
 _IGNORED = -100
-
-# A network's memory between batches: tensors of shape (..., columns, features) in nested tuples or lists.
-State = Any
 
 
 class Output(NamedTuple):
@@ -105,24 +100,3 @@ def _cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     """In float32 at least: in bfloat16 a sum over many tokens would be rounded to three digits."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(logits.to(dtype), targets, reduction=reduction, ignore_index=_IGNORED)
-
-
-def rows_at_a_time(values: Tensor, logits_a_row: int) -> int:
-    """Of how many rows to hold the logits at a time, where they need not all be held: on the device of `values`."""
-    return max(1, (_LOGITS_AT_A_TIME if values.is_cpu else _LOGITS_AT_A_TIME_ON_DEVICES) // logits_a_row)
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """Apply `function` to every tensor of `state`; None stays None."""
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return function(state)
-    return type(state)(map_state(function, part) for part in state)
-
-
-def state_batch_size(state: State) -> int:
-    """Number of columns that `state` was made for."""
-    while not isinstance(state, Tensor):
-        state = state[0]
-    return state.size(-2)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checks import check_dropouts, check_whole
 from lightning_sparse_rnn.models.awd_lstm import AWDNetwork
-from lightning_sparse_rnn.models.ordered_recurrence import ordered_recurrence
-from lightning_sparse_rnn.models.products import linear
+from lightning_sparse_rnn.models.kernels.linear import linear
+from lightning_sparse_rnn.models.kernels.ordered_recurrence import ordered_recurrence
+from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["OrderedNeuronsLSTM", "OrderedNeuronsLayer"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checks import check_dropouts, check_whole
-from lightning_sparse_rnn.models.cpu_evaluation import evaluate_layers, evaluates_here
-from lightning_sparse_rnn.models.network import Network, Output, State
-from lightning_sparse_rnn.models.recurrent_precision import run_recurrent
+from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here, run_recurrent
+from lightning_sparse_rnn.models.network import Network, Output
+from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["GRU", "LSTM", "StackedLSTM"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_sparse_rnn.files import write_json
-from lightning_sparse_rnn.mask_files import load_masks
 from lightning_sparse_rnn.report.groups import Group
-from lightning_sparse_rnn.report.runs import Run
-from lightning_sparse_rnn.report.topological_distance import topological_distances
+from lightning_sparse_rnn.report.mask_distance import topological_distances
+from lightning_sparse_rnn.runs.reading import Run
+from lightning_sparse_rnn.sparsity.mask_files import load_masks
+from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["Distances", "Meter", "measure"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_sparse_rnn.report.runs import Run
+from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 

@@ -10,11 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lightning_sparse_rnn.report import perplexity, topology
+from lightning_sparse_rnn.report import perplexity_figures, topology_figures
 from lightning_sparse_rnn.report.distances import Distances
-from lightning_sparse_rnn.report.drawing import Drawing
+from lightning_sparse_rnn.report.figure_style import Drawing
 from lightning_sparse_rnn.report.groups import Group, by_corpus
-from lightning_sparse_rnn.report.runs import Run
 from lightning_sparse_rnn.report.tables import (
     Table,
     accounting,
@@ -26,6 +25,7 @@ from lightning_sparse_rnn.report.tables import (
     settings,
     texts,
 )
+from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = ["Figures", "Report", "Section", "as_html", "build"]
 
@@ -105,7 +105,7 @@ def build(
     sections.append(Section("accounting", "What it costs", _present(accounting(groups))))
     sections.append(Section("settings", "Settings", _present(settings(groups))))
     sections.append(Section("runs", "Runs", [runs_table(groups, unreadable)]))
-    if groups and not any(perplexity.by_sparsity(own) for own in corpora.values()):
+    if groups and not any(perplexity_figures.by_sparsity(own) for own in corpora.values()):
         left_out.append("Perplexity against sparsity: no method was run at more than one sparsity.")
     return Report(
         summary=_summary(groups, unreadable),
@@ -140,25 +140,27 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
     finished = [group for group in groups if group.values("test_ppl")]
     if len(finished) > 1:
         shown = _first(finished, 2 * _MOST_PANELS, "in the picture of test perplexities", left_out)
-        blocks.append(Figures("", "", [perplexity.final_perplexities(shown)]))
-    if perplexity.by_sparsity(groups):
+        blocks.append(Figures("", "", [perplexity_figures.final_perplexities(shown)]))
+    if perplexity_figures.by_sparsity(groups):
         text = (
             "One line for each method. Where a method was run with several settings at one sparsity, the best of them "
             "counts. A small dense network stands at the sparsity at which a sparse one has as many weights; a "
             "dense network is a horizontal line."
         )
-        blocks.append(Figures("Against sparsity", text, [perplexity.over_sparsity(groups)]))
+        blocks.append(Figures("Against sparsity", text, [perplexity_figures.over_sparsity(groups)]))
     trained = [group for group in groups if any(run.metrics for run in group.runs)]
     if trained:
         shown = _first(trained, _MOST_PANELS, "among the curves", left_out)
-        means = {group.name: perplexity.mean_curve(group, "val_ppl") for group in shown}
-        limits = perplexity.curve_limits(shown)
+        means = {group.name: perplexity_figures.mean_curve(group, "val_ppl") for group in shown}
+        limits = perplexity_figures.curve_limits(shown)
         text = (
             "Solid: validation, one line for each seed. Dotted: training, averaged over each epoch and over seeds. A "
             "triangle marks the first validation of averaged weights: from there on, all validations of that run are "
             "of averaged weights. Grey: mean validation of the other methods. All panels have the same scale."
         )
-        blocks.append(Figures("While training", text, [perplexity.curves(group, means, limits) for group in shown]))
+        blocks.append(
+            Figures("While training", text, [perplexity_figures.curves(group, means, limits) for group in shown])
+        )
     return blocks
 
 
@@ -171,7 +173,7 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
             "among the layers' budgets",
             "The share of live weights in each weight tensor.",
             sparse,
-            topology.layer_densities,
+            topology_figures.layer_densities,
             _MOST_PANELS,
         ),
         (
@@ -179,16 +181,16 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
             "among the gates' densities",
             "The share of live weights in the rows of each gate of a recurrent matrix. Methods in which these shares "
             "never change are not shown.",
-            [group for group in sparse if topology.gates_move(group)],
-            topology.densities,
+            [group for group in sparse if topology_figures.gates_move(group)],
+            topology_figures.densities,
             _MOST_DENSITIES,
         ),
         (
             "Pruned and regrown",
             "among the numbers of weights pruned and regrown",
             "How many weights each topology update pruned and regrew. Methods that do neither are not shown.",
-            [group for group in sparse if topology.weights_move(group)],
-            topology.moved,
+            [group for group in sparse if topology_figures.weights_move(group)],
+            topology_figures.moved,
             _MOST_PANELS,
         ),
     ]
@@ -202,7 +204,7 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
 def _distances(found: Distances) -> list[Table | Figures]:
     blocks: list[Table | Figures] = []
     if found.moves:
-        blocks.append(Figures("Over epochs", _DISTANCE, [topology.distances_from_start(found.moves)]))
+        blocks.append(Figures("Over epochs", _DISTANCE, [topology_figures.distances_from_start(found.moves)]))
         blocks.append(moves_by_tensor(found.moves_by_tensor))
     if any(value is not None for row in found.between for value in row):
         text = (
@@ -211,7 +213,7 @@ def _distances(found: Distances) -> list[Table | Figures]:
             "apart."
         )
         text = text if blocks else f"{_DISTANCE} {text}"
-        blocks.append(Figures("Between runs", text, [topology.distance_map(found.names, found.between)]))
+        blocks.append(Figures("Between runs", text, [topology_figures.distance_map(found.names, found.between)]))
         blocks.append(distances_between(found.names, found.between))
     return [block for block in blocks if not isinstance(block, Table) or block.rows]
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_sparse_rnn.report.groups import Group, by_corpus, differing_settings
-from lightning_sparse_rnn.report.runs import Run, per_tensor, short
+from lightning_sparse_rnn.report.series import per_tensor, short
+from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
     "Table",

@@ -1,11 +1,11 @@
 """The method on plain tensors: sparse topologies, their rules and schedules. Needs torch alone."""
 
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
-from lightning_sparse_rnn.sparsity.positions import PositionRule, Positions
-from lightning_sparse_rnn.sparsity.rules import chooses_own_count, needs
+from lightning_sparse_rnn.sparsity.history import TopologyUpdate
+from lightning_sparse_rnn.sparsity.rules.marks import chooses_own_count, needs
+from lightning_sparse_rnn.sparsity.rules.positions import PositionRule, Positions
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.topology import SparseTopology
-from lightning_sparse_rnn.sparsity.update import TopologyUpdate
 
 __all__ = [
     "GateLayout",

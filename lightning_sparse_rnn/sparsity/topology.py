@@ -9,27 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.sparsity.allocation import ALLOCATIONS, AllocationRule
-from lightning_sparse_rnn.sparsity.bits import pack_bits, unpack_bits
-from lightning_sparse_rnn.sparsity.checks import check_fraction
-from lightning_sparse_rnn.sparsity.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
+from lightning_sparse_rnn.sparsity.history import TopologyUpdate
+from lightning_sparse_rnn.sparsity.initial_masks import _DRAW_OF_INITIAL_MASKS, NONZERO, SNIP, _check_counts
 from lightning_sparse_rnn.sparsity.momenta import Momenta
-from lightning_sparse_rnn.sparsity.positions import PositionRule
-from lightning_sparse_rnn.sparsity.pruning import saliency
-from lightning_sparse_rnn.sparsity.redistribution import Redistribution, ShareRule, whole_model
-from lightning_sparse_rnn.sparsity.rules import find_rule
-from lightning_sparse_rnn.sparsity.sampling import choose, generator_for
+from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
+from lightning_sparse_rnn.sparsity.numerics.compaction import count_true, expand
+from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
+from lightning_sparse_rnn.sparsity.rules.allocation import ALLOCATIONS, AllocationRule
+from lightning_sparse_rnn.sparsity.rules.method import Rules
+from lightning_sparse_rnn.sparsity.rules.positions import PositionRule
+from lightning_sparse_rnn.sparsity.rules.pruning import saliency
+from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule, whole_model
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
-from lightning_sparse_rnn.sparsity.update import Mover, Rules, TopologyUpdate
+from lightning_sparse_rnn.sparsity.update import Mover
+from lightning_sparse_rnn.utilities.checks import check_fraction
+from lightning_sparse_rnn.utilities.lookup import find_rule
 
 __all__ = ["SparseTopology"]
-
-#: ``allocation`` that takes the module's own non-zero weights for its live ones.
-NONZERO = "nonzero"
-#: ``allocation`` that starts dense and keeps, at the first gradient, what ``|w·g|`` says matters most.
-SNIP = "snip"
-_DRAW_OF_INITIAL_MASKS = 0
 
 
 class SparseTopology:
@@ -60,8 +57,9 @@ class SparseTopology:
 
     Allocation, pruning, growth and redistribution can also be rules of your own: functions, or their import paths as in
     ``"my_rules.largest_row"``. An allocation takes the tensors' shapes by name and a density, and returns counts by
-    name. For the others see :mod:`~lightning_sparse_rnn.sparsity.pruning`,
-    :mod:`~lightning_sparse_rnn.sparsity.growth` and :class:`~lightning_sparse_rnn.sparsity.redistribution.Claim`.
+    name. For the others see :mod:`~lightning_sparse_rnn.sparsity.rules.pruning`,
+    :mod:`~lightning_sparse_rnn.sparsity.rules.growth` and
+    :class:`~lightning_sparse_rnn.sparsity.rules.redistribution.Claim`.
 
     Raises:
         ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
@@ -432,25 +430,6 @@ def _layouts(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
     """Return each tensor's gates; a tensor without any is one block, and a layer of its own."""
     gates = find_gates(module)
     return {name: gates.get(name) or GateLayout({"all": shape[0]}, layer=name) for name, shape in shapes.items()}
-
-
-def _check_counts(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise a ``ValueError`` unless every tensor has a live weight, and no more than it has room for."""
-    if counts.keys() != shapes.keys():
-        raise ValueError(f"Expected an allocation to return counts for {', '.join(shapes)}, got {dict(counts)}.")
-    empty = [f"{name} {shapes[name]}" for name, count in counts.items() if count == 0]
-    if empty:
-        raise ValueError(
-            f"These tensors would have no live weight: {', '.join(empty)}. Lower the sparsity, or leave them dense "
-            "with `exclude`."
-        )
-    wrong = [
-        f"{count!r} for {name} {shapes[name]}"
-        for name, count in counts.items()
-        if not isinstance(count, int) or not 0 < count <= math.prod(shapes[name])
-    ]
-    if wrong:
-        raise ValueError(f"Expected an allocation to return counts that the tensors hold, got {'; '.join(wrong)}.")
 
 
 def _difference(saved: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]) -> str:

@@ -5,94 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_sparse_rnn.sparsity.apportion import apportion
-from lightning_sparse_rnn.sparsity.compaction import count_true
 from lightning_sparse_rnn.sparsity.gates import GateLayout
-from lightning_sparse_rnn.sparsity.growth import GROWTH
-from lightning_sparse_rnn.sparsity.pools import Pool, gather, scatter
-from lightning_sparse_rnn.sparsity.positions import PositionRule, Positions
-from lightning_sparse_rnn.sparsity.pruning import PRUNING
-from lightning_sparse_rnn.sparsity.redistribution import Claim, Redistribution, ShareRule, find_redistribution
-from lightning_sparse_rnn.sparsity.rules import find_rule, needed_by, path_of
-from lightning_sparse_rnn.sparsity.sampling import generator_for
+from lightning_sparse_rnn.sparsity.numerics.apportion import apportion
+from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
+from lightning_sparse_rnn.sparsity.numerics.sampling import generator_for
+from lightning_sparse_rnn.sparsity.rules.method import Rules
+from lightning_sparse_rnn.sparsity.rules.pools import Pool, gather, scatter
+from lightning_sparse_rnn.sparsity.rules.positions import Positions
+from lightning_sparse_rnn.sparsity.rules.redistribution import Claim
 
-__all__ = ["Mover", "Rules", "TopologyUpdate"]
+__all__ = ["Mover"]
 
 Flat = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TopologyUpdate:
-    """What one topology update did.
-
-    Attributes:
-        number: 1 for a topology's first update, 2 for its second, ...
-        rate: share of each pool's live weights that was to be replaced, in [0, 1).
-        pruned, regrown, live: per tensor, per gate, the number of weights pruned, regrown, and live afterwards.
-        born: for each parameter, a boolean mask of what was regrown, those positions included that were pruned in the
-            same update.
-    """
-
-    number: int
-    rate: float
-    pruned: dict[str, dict[str, int]]
-    regrown: dict[str, dict[str, int]]
-    live: dict[str, dict[str, int]]
-    born: dict[Tensor, Tensor]
-
-    @property
-    def replaced(self) -> float:
-        """Share of all live weights that this update replaced, in [0, 1]."""
-        return _total(self.regrown) / max(1, _total(self.live))
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The rules of a method's updates. ``grow`` is ``None`` where nothing comes back."""
-
-    prune: PositionRule
-    grow: PositionRule | None
-    redistribution: Redistribution
-
-    @classmethod
-    def find(
-        cls,
-        pruning: str | PositionRule,
-        growth: str | PositionRule | None,
-        redistribution: str | ShareRule | Redistribution,
-    ) -> Rules:
-        """Find them by name or import path.
-
-        Raises:
-            ValueError: there is none of a name, a path cannot be imported, or the three do not go together.
-        """
-        rules = cls(
-            find_rule("pruning", pruning, PRUNING),
-            None if growth is None else find_rule("growth", growth, GROWTH),
-            find_redistribution(redistribution),
-        )
-        if rules.grow is None and (rules.chooses_own_count or rules.redistribution.share is not None):
-            raise ValueError(
-                f"`growth=None` goes with a rule that prunes what the sparsity asks for, in pools that keep to "
-                f"themselves; got pruning={path_of(pruning)!r} and redistribution={path_of(redistribution)!r}."
-            )
-        return rules
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What they look at besides weights."""
-        return needed_by(self.prune) | needed_by(self.grow) | self.redistribution.needs
-
-    @property
-    def chooses_own_count(self) -> bool:
-        """Whether the pruning rule decides how many weights go."""
-        return getattr(self.prune, "chooses_own_count", False)
 
 
 class Mover:
@@ -223,7 +152,3 @@ def _counts(pools: Sequence[Pool], flat: Flat) -> list[int]:
 def _share(rate: float, n: int) -> int:
     """``⌈rate · n⌉``, where a product a rounding error above an integer counts as that integer."""
     return min(n, math.ceil(round(rate * n, 6)))
-
-
-def _total(counts: Mapping[str, Mapping[str, int]]) -> int:
-    return sum(count for gates in counts.values() for count in gates.values())

@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from lightning_sparse_rnn.models import highway_kernels, ordered_kernels
+from lightning_sparse_rnn.models.kernels import highway_triton, ordered_triton
 
 
 class Absent:
@@ -23,7 +23,7 @@ class Absent:
 
 
 def compiler(kernel: Any, grid: tuple[int, ...], **options: Any) -> Callable[..., None]:
-    """What takes the place of `fused.launcher`."""
+    """What takes the place of `triton_launch.launcher`."""
 
     def launch(*args: Any, **more: Any) -> None:
         compiled = kernel.warmup(*args, grid=grid, **more, **options, enable_fp_fusion=True)
@@ -37,23 +37,23 @@ def highway(dtype: torch.dtype, keep: bool, masked: bool, gates: int) -> None:
     weights = [torch.randn(gates * 8, 8).to(dtype) for _ in range(2)]
     mask = torch.ones(3, 8) if masked else None
     inputs, state = torch.randn(2, 3, gates * 8).to(dtype), torch.randn(3, 8)
-    found = highway_kernels.forward(inputs, state, mask, keep, *weights, torch.randn(gates * 8))
+    found = highway_triton.forward(inputs, state, mask, keep, *weights, torch.randn(gates * 8))
     if keep:
-        highway_kernels.backward(torch.randn(2, 3, 8), *found, mask, *weights)
+        highway_triton.backward(torch.randn(2, 3, 8), *found, mask, *weights)
 
 
 def ordered(dtype: torch.dtype, keep: bool, chunks: int, neurons: int) -> None:
     features = chunks * neurons
     weight = torch.randn(2 * chunks + 4 * features, features).to(dtype)
     inputs, h, c = torch.randn(2, 3, len(weight)).to(dtype), *torch.randn(2, 3, features)
-    outputs, cells, gates = ordered_kernels.forward(inputs, h, c, weight, chunks, keep)
+    outputs, cells, gates = ordered_triton.forward(inputs, h, c, weight, chunks, keep)
     if keep:
-        ordered_kernels.backward(outputs[1:], None, cells, gates, weight, chunks)
-        ordered_kernels.backward(None, c, cells, gates, weight, chunks)
+        ordered_triton.backward(outputs[1:], None, cells, gates, weight, chunks)
+        ordered_triton.backward(None, c, cells, gates, weight, chunks)
 
 
 names: set[str] = set()
-highway_kernels.launcher = ordered_kernels.launcher = compiler
+highway_triton.launcher = ordered_triton.launcher = compiler
 for capability in (80, 90):
     driver.set_active(Absent(capability))
     for dtype, keep in product((torch.float32, torch.bfloat16), (True, False)):

@@ -8,7 +8,7 @@ from plain_networks import PlainHighwayNetwork
 
 from lightning_sparse_rnn.models import RecurrentHighwayNetwork
 from lightning_sparse_rnn.models.highway import HighwayLayer
-from lightning_sparse_rnn.models.highway_recurrence import highway_recurrence
+from lightning_sparse_rnn.models.kernels.highway_recurrence import highway_recurrence
 from lightning_sparse_rnn.sparsity.gates import find_gates
 
 VOCAB = 11

@@ -7,9 +7,9 @@ import torch
 from plain_networks import PlainMoS
 
 from lightning_sparse_rnn.models import AWDLSTMMoS
-from lightning_sparse_rnn.models import mixture_loss as module
-from lightning_sparse_rnn.models import network as network_module
-from lightning_sparse_rnn.models.mixture_loss import mixture_loss
+from lightning_sparse_rnn.models.kernels import mixture_loss as module
+from lightning_sparse_rnn.models.kernels import rows as rows
+from lightning_sparse_rnn.models.kernels.mixture_loss import mixture_loss
 
 VOCAB = 11
 
@@ -27,7 +27,7 @@ def test_weights_of_the_recipe():
 # One row at a time, uneven parts, all rows at once.
 @pytest.fixture(params=[1, 4 * 3 * VOCAB, 10_000])
 def _logits_at_a_time(request, monkeypatch):
-    monkeypatch.setattr(network_module, "_LOGITS_AT_A_TIME", request.param)
+    monkeypatch.setattr(rows, "_LOGITS_AT_A_TIME", request.param)
 
 
 @pytest.mark.usefixtures("_logits_at_a_time")

@@ -17,8 +17,8 @@ from lightning_sparse_rnn.models import (
     RecurrentHighwayNetwork,
     StackedLSTM,
 )
-from lightning_sparse_rnn.models import network as module
-from lightning_sparse_rnn.models.network import map_state, state_batch_size
+from lightning_sparse_rnn.models.kernels import rows as module
+from lightning_sparse_rnn.models.kernels.state import map_state, state_batch_size
 
 VOCAB = 13
 NETWORKS = {

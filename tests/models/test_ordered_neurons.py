@@ -7,8 +7,8 @@ import torch
 from plain_networks import PlainOrderedNeuronsLSTM
 
 from lightning_sparse_rnn.models import OrderedNeuronsLSTM
+from lightning_sparse_rnn.models.kernels.ordered_recurrence import ordered_recurrence
 from lightning_sparse_rnn.models.ordered_neurons import OrderedNeuronsLayer
-from lightning_sparse_rnn.models.ordered_recurrence import ordered_recurrence
 from lightning_sparse_rnn.sparsity.gates import find_gates
 
 VOCAB = 11

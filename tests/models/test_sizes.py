@@ -6,8 +6,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lightning_sparse_rnn.config import CONFIG_DIR
 from lightning_sparse_rnn.models.sizes import shrink
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
 
 RECIPES = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml") if "small" not in path.stem)
 

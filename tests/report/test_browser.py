@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import make_run
 
-from lightning_sparse_rnn.report.command import main
+from lightning_sparse_rnn.commands.report import main
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = [

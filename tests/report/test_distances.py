@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from made_up_runs import make_run
 
-from lightning_sparse_rnn.mask_files import load_masks
 from lightning_sparse_rnn.report import distances
 from lightning_sparse_rnn.report.distances import Meter, measure
 from lightning_sparse_rnn.report.groups import Group, group_runs
-from lightning_sparse_rnn.report.runs import read_run
-from lightning_sparse_rnn.report.topological_distance import topological_distances
+from lightning_sparse_rnn.report.mask_distance import topological_distances
+from lightning_sparse_rnn.runs.reading import read_run
+from lightning_sparse_rnn.sparsity.mask_files import load_masks
 
 GATES = {"network.rnn.weight_hh_l0": {"input": 4, "cell": 4}}
 

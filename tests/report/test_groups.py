@@ -6,7 +6,7 @@ import pytest
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.groups import Group, differing_settings, group_runs
-from lightning_sparse_rnn.report.runs import read_run
+from lightning_sparse_rnn.runs.reading import read_run
 
 
 def grouped(*folders: Path) -> list[Group]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import make_run
 
-from lightning_sparse_rnn.report.command import report
+from lightning_sparse_rnn.commands.report import report
 from lightning_sparse_rnn.report.page import Report
 from lightning_sparse_rnn.report.tables import texts
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.groups import group_runs
-from lightning_sparse_rnn.report.runs import read_run
 from lightning_sparse_rnn.report.tables import (
     Table,
     accounting,
@@ -19,6 +18,7 @@ from lightning_sparse_rnn.report.tables import (
     settings,
     texts,
 )
+from lightning_sparse_rnn.runs.reading import read_run
 
 
 def test_means_and_deviations_by_hand(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.sparsity import SparseTopology
-from lightning_sparse_rnn.sparsity.growth import GROWTH
-from lightning_sparse_rnn.sparsity.pruning import PRUNING
-from lightning_sparse_rnn.sparsity.redistribution import REDISTRIBUTIONS
+from lightning_sparse_rnn.sparsity.rules.growth import GROWTH
+from lightning_sparse_rnn.sparsity.rules.pruning import PRUNING
+from lightning_sparse_rnn.sparsity.rules.redistribution import REDISTRIBUTIONS
 
 
 def model(seed: int = 0) -> nn.ModuleDict:

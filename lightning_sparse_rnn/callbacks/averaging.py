@@ -1,0 +1,255 @@
+"""When averaged weights come into play in a Lightning run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_sparse_rnn.callbacks.compatibility import refuse_unsupported
+from lightning_sparse_rnn.callbacks.exact_resume import ResumesExactly
+from lightning_sparse_rnn.optim.sntasgd import SNTASGD
+
+__all__ = ["NonMonotonicAveraging"]
+
+_KEY = "lightning_sparse_rnn.training_weights"
+
+
+class NonMonotonicAveraging(ResumesExactly):
+    """Feeds the trigger of every :class:`SNTASGD` of the run, and lets validation, tests and checkpoints see ŵ.
+
+    After each validation ``monitor`` goes to the optimizers' trigger. Once averaging runs, validation sees the averaged
+    weights, every checkpoint's ``state_dict`` holds them, and they are what the module has when training ends;
+    training itself goes on with its own weights, which checkpoints carry beside. In a checkpoint written with
+    ``save_weights_only=True`` there are the averaged weights alone.
+
+    Args:
+        monitor: name of a validation metric that falls as the model improves.
+        restart_epochs: epochs (counted from 0) at whose start a new averaging phase begins, with a cleared history.
+
+    Raises:
+        MisconfigurationException: when training starts, if there is no :class:`SNTASGD`, or the run has a callback or
+            a strategy that averaged weights do not go with; after the first validation, if ``monitor`` was not logged.
+    """
+
+    def __init__(self, monitor: str = "val_loss", restart_epochs: Sequence[int] = ()) -> None:
+        if isinstance(restart_epochs, (int, str)):
+            raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
+        if any(int(epoch) != epoch or epoch < 1 for epoch in restart_epochs):
+            raise ValueError(
+                f"Expected `restart_epochs` to be whole numbers of at least 1, got {list(restart_epochs)}."
+            )
+        self.monitor = monitor
+        self.restart_epochs = tuple(sorted(int(epoch) for epoch in restart_epochs))
+        self._began_epoch: int | None = None
+        self._validates_averages = False
+        self._restarts = 0
+        self._handle: RemovableHandle | None = None
+
+    @property
+    def began_epoch(self) -> int | None:
+        """The epoch (counted from 0) in which averaging first began, or ``None`` if it has not.
+
+        Where the trigger fires in the validation at an epoch's end, the averages are first validated in the next epoch.
+        """
+        return self._began_epoch
+
+    @property
+    def validates_averages(self) -> bool:
+        """Whether the last validation of training was one of averaged weights."""
+        return self._validates_averages
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_handle": None}  # a copy has no hook in any module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "began_epoch": self._began_epoch,
+            "validates_averages": self._validates_averages,
+            "restarts": self._restarts,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._began_epoch = state_dict["began_epoch"]
+        self._validates_averages = state_dict["validates_averages"]
+        self._restarts = state_dict["restarts"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        refuse_unsupported(self, trainer)
+        self._remove_hook()
+        self._handle = pl_module.register_state_dict_post_hook(_AveragedStateDict(trainer, pl_module))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        self._remove_hook()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if not list(_optimizers(trainer)):
+            found = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers) or "none"
+            raise MisconfigurationException(
+                f"NonMonotonicAveraging expects an SNTASGD among the optimizers, got {found}. Return one from "
+                "`configure_optimizers`, or leave the callback out."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
+            self._began_epoch, self._validates_averages = None, False  # a new fit has new optimizers
+        if trainer.current_epoch == 0:
+            self._restarts = 0
+        if not trainer.enable_validation:
+            rank_zero_warn(
+                f"NonMonotonicAveraging waits for {self.monitor!r} after validations, and this run has none: the "
+                "trigger never fires. Give the Trainer validation data."
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart_if_due(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        # Also due here when a resumed run begins in an epoch whose start it skips.
+        self._restart_if_due(trainer)
+
+    def _restart_if_due(self, trainer: Trainer) -> None:
+        while (
+            self._restarts < len(self.restart_epochs) and self.restart_epochs[self._restarts] <= trainer.current_epoch
+        ):
+            self._restarts += 1
+            for optimizer in _optimizers(trainer):
+                optimizer.restart()
+            if self._began_epoch is None:
+                self._began_epoch = trainer.current_epoch
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _training_goes_on(trainer):
+            self._validates_averages = any(optimizer.averaging for optimizer in _optimizers(trainer))
+            for optimizer in _optimizers(trainer):
+                optimizer.show_averaged_weights()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _training_goes_on(trainer):
+            return
+        self._show_training_weights(trainer)
+        loss = self._loss(trainer)
+        for optimizer in _optimizers(trainer):
+            if optimizer.observe(loss):
+                if self._began_epoch is None:
+                    self._began_epoch = trainer.current_epoch
+                rank_zero_info(
+                    f"Epoch {trainer.current_epoch}: {self.monitor} {loss:.4f} is above the best of all but the last "
+                    "validations. Averaging begins."
+                )
+        super().on_validation_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._show_training_weights(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in _optimizers(trainer):
+            optimizer.show_averaged_weights()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)  # which Lightning leaves out when it resumes a run that was at its end
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint[_KEY] = {
+            name: optimizer.training(parameter, copy=False)
+            for name, optimizer, parameter in _averaged(trainer, pl_module, remove_duplicate=True)
+        }
+        # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
+        for name, average in _averages(trainer, pl_module, copy=False).items():
+            if name in checkpoint["state_dict"]:
+                checkpoint["state_dict"][name] = average
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.state.fn != "fit":
+            return
+        parameters = dict(pl_module.named_parameters())
+        with torch.no_grad():
+            for name, weight in checkpoint.get(_KEY, {}).items():
+                parameters[name].copy_(weight)
+
+    def _loss(self, trainer: Trainer) -> float:
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            raise MisconfigurationException(
+                f"NonMonotonicAveraging(monitor={self.monitor!r}) found no such metric after validation. Logged: "
+                f"{', '.join(sorted(metrics)) or 'nothing'}. Log it with `self.log({self.monitor!r}, ...)` in "
+                "`validation_step`, or set `monitor` to one of these."
+            )
+        # Ranks may have logged different values; all must come to the same decision.
+        return float(trainer.strategy.broadcast(float(metrics[self.monitor])))
+
+    def _show_training_weights(self, trainer: Trainer) -> None:
+        for optimizer in _optimizers(trainer):
+            optimizer.show_training_weights()
+
+    def _remove_hook(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+class _AveragedStateDict:
+    """Puts ŵ into the ``state_dict`` of one LightningModule while a Trainer runs it; copies of it do nothing."""
+
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        self._trainer: Trainer | None = trainer
+        self._module: LightningModule | None = module
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_trainer": None, "_module": None}
+
+    def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+        if self._trainer is None or module is not self._module or self._trainer.state.stage is None:
+            return
+        for name, average in _averages(self._trainer, module, copy=True).items():
+            state_dict[prefix + name] = average
+
+
+def _optimizers(trainer: Trainer) -> Iterator[SNTASGD]:
+    return (optimizer for optimizer in trainer.optimizers if isinstance(optimizer, SNTASGD))
+
+
+def _averages(trainer: Trainer, module: nn.Module, copy: bool) -> dict[str, Tensor]:
+    """Return ŵ by every name of the parameters that are being averaged; names of one parameter share its tensor."""
+    averages: dict[Tensor, Tensor] = {}
+    by_name = {}
+    for name, optimizer, parameter in _averaged(trainer, module):
+        if parameter not in averages:
+            averages[parameter] = optimizer.averaged(parameter, copy=copy)
+        by_name[name] = averages[parameter]
+    return by_name
+
+
+def _averaged(
+    trainer: Trainer, module: nn.Module, remove_duplicate: bool = False
+) -> Iterator[tuple[str, SNTASGD, nn.Parameter]]:
+    """Yield every name, or one, of every parameter that is being averaged, with its optimizer."""
+    owners = {
+        parameter: optimizer
+        for optimizer in _optimizers(trainer)
+        if optimizer.averaging
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in module.named_parameters(remove_duplicate=remove_duplicate):
+        if parameter in owners:
+            yield name, owners[parameter], parameter
+
+
+def _training_goes_on(trainer: Trainer) -> bool:
+    """Whether this validation is part of a fit, and not its sanity check."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking

@@ -1,0 +1,1 @@
+"""Checkpoint files: written whole, read safely, matched to a model."""

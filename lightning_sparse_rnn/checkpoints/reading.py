@@ -1,0 +1,107 @@
+"""Checkpoint files: written whole, found again after a crash, and checked before they are used."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+__all__ = ["find_last_good", "load_checkpoint", "peek"]
+
+
+def find_last_good(folder: str | Path) -> Path | None:
+    """Return the checkpoint in ``folder`` that training should go on from, or ``None`` if there is none.
+
+    Of the ``*.ckpt`` files that are whole, it is the one after the most optimizer steps; of several, the one written
+    last. Files that are not whole are passed over with a warning, and those that hold only weights silently.
+    """
+    found = []
+    for path in Path(folder).glob("*.ckpt"):
+        try:
+            checkpoint = peek(path)
+            if "optimizer_states" in checkpoint:
+                found.append((checkpoint["global_step"], path.stat().st_mtime_ns, path))
+        except (OSError, ValueError) as error:
+            _warn_of_passing_over(path, error)
+    for _, _, path in sorted(found, reverse=True):
+        try:
+            _check_whole(path)
+            return path
+        except ValueError as error:
+            _warn_of_passing_over(path, error)
+    return None
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """Open a checkpoint without reading its tensors, or making sure that they are whole.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: as :func:`load_checkpoint`, as far as that shows.
+    """
+    return _read(path, mmap=True)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, and nothing from it but tensors and plain values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short or damaged, is no checkpoint of Lightning, or holds other objects, and
+            reading those could run any code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    _check_whole(path)
+    return _read(path, mmap=False)
+
+
+def _read(path: Path, mmap: bool) -> dict[str, Any]:
+    _check_end(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
+        raise ValueError(
+            f"The checkpoint {path} cannot be read. Either it is no file of torch, or it holds more than tensors and "
+            f"plain values: check the hyperparameters that the module saves. torch says: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
+        entries = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(
+            f"Expected a checkpoint of Lightning, with the entries 'state_dict' and 'global_step', got {entries} in "
+            f"{path}."
+        )
+    return checkpoint
+
+
+def _check_end(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, "its end is missing")
+
+
+def _check_whole(path: Path) -> None:
+    """Compare a file's contents with its checksums, which torch does not do when it reads."""
+    _check_end(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            checksums = any(record.CRC for record in archive.infolist())  # torch can be told to write none
+            record = archive.testzip() if checksums else None
+    except Exception as error:  # whatever damaged headers make zipfile raise
+        raise _damaged(path, str(error)) from error
+    if record is not None:
+        raise _damaged(path, f"{record} is not what was written")
+
+
+def _damaged(path: Path, how: str) -> ValueError:
+    return ValueError(
+        f"The checkpoint {path} ({path.stat().st_size} bytes) is cut short or damaged: {how}. The process or the "
+        "machine may have died while it was written. Use an earlier one."
+    )
+
+
+def _warn_of_passing_over(path: Path, error: Exception) -> None:
+    rank_zero_warn(f"Passing over the checkpoint {path}: {error}")

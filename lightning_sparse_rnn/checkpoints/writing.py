@@ -1,0 +1,98 @@
+"""How checkpoints are written: whole or not at all, and on a GPU while training goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from lightning_sparse_rnn.utilities.whole_files import replacing
+
+__all__ = ["BackgroundCheckpointIO", "WholeFileCheckpointIO"]
+
+
+class WholeFileCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that a file has its old content or all of the new, whenever the process or machine dies.
+
+    Lightning writes to the system's folder for temporary files and moves the file from there, which is a copy where
+    that folder is on another disk: a run killed meanwhile has lost the old checkpoint and not got the new one. This
+    class writes beside the checkpoint, under its name with ``.part`` appended, and waits for the disk. Checkpoints that
+    are not local files are written Lightning's way. Use it with ``Trainer(plugins=[WholeFileCheckpointIO()])``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            self.write(lambda file: torch.save(checkpoint, file), Path(path))
+
+    def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
+        """Write a local file, whole or not at all, by calling ``content`` with it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name that stays the same: what a killed process leaves is written over, and does not fill the disk.
+        with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
+            content(file)
+
+
+class BackgroundCheckpointIO(WholeFileCheckpointIO):
+    """Saves a checkpoint to the CPU's memory, and lets another thread write the file.
+
+    For training on a GPU, whose epoch may take no longer than writing a file and waiting for the disk. Files are
+    written as :class:`WholeFileCheckpointIO` writes them, in the order in which they were saved, and are there when the
+    Trainer has ended or reads one; one that is saved afterwards, when the process ends. In memory there is at most one
+    copy a file. Where two files would get one name, Lightning gives the second another, but only if it finds the first:
+    let the names that a `ModelCheckpoint` makes differ.
+
+    Raises:
+        OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
+    """
+
+    def __init__(self) -> None:
+        self._writer: ThreadPoolExecutor | None = None
+        self._waiting: dict[str, Future[None]] = {}
+
+    def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
+        self._wait([name for name, writing in self._waiting.items() if writing.done() or name == str(path)])
+        saved = io.BytesIO()
+        content(saved)
+        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        writing = self._writer.submit(super().write, lambda file: file.write(saved.getbuffer()), path)
+        writing.add_done_callback(_tell)
+        self._waiting[str(path)] = writing
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        self._wait()
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **options)
+        return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        self._wait()
+        super().remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        try:
+            self._wait()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+                self._writer = None
+        super().teardown()
+
+    def _wait(self, names: list[str] | None = None) -> None:
+        """Wait for these files, or all; each that could not be written is told of once, whatever became of others."""
+        writings = [self._waiting.pop(name) for name in (list(self._waiting) if names is None else names)]
+        wait(writings)
+        for writing in writings:
+            writing.result()
+
+
+def _tell(writing: Future[None]) -> None:
+    # At once, and even if nothing is saved or read any more.
+    if error := writing.exception():
+        rank_zero_warn(f"A checkpoint could not be written: {error}")

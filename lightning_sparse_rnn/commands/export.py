@@ -1,0 +1,53 @@
+"""``sparse-rnn-export``: the weights of a run as a file in which zeros take a bit each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
+from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
+
+__all__ = ["export", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the averaged, masked weights of a run's best checkpoint, or of another one, as a sparse file."""
+    parser = argparse.ArgumentParser(prog="sparse-rnn-export", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
+    parser.add_argument(
+        "--output", type=Path, help="the file to write; weights.sparse.pt in the run's folder by default"
+    )
+    given = parser.parse_args(arguments)
+    output = given.output or given.run / "weights.sparse.pt"
+    with told_plainly("sparse-rnn-export"):
+        dense, sparse = export(given.checkpoint or given.run / "best.ckpt", output)
+    print(
+        f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
+    )
+    print("Read it with:")
+    print(f"  from lightning_sparse_rnn import load_sparse\n  weights = load_sparse({str(output)!r})")
+
+
+def export(checkpoint: Path, output: Path) -> tuple[int, int]:
+    """Write a checkpoint's weights to ``output``, and return the bytes of their tensors and of the file.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint is damaged, or none of Lightning.
+    """
+    weights = load_checkpoint(checkpoint)["state_dict"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_sparse(output, weights)
+    # Tied weights are written once either way.
+    storages = {(tensor.data_ptr(), tensor.nbytes) for tensor in weights.values() if isinstance(tensor, torch.Tensor)}
+    return sum(size for _, size in storages), output.stat().st_size
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How the networks' recurrences, products and losses are computed on each device."""

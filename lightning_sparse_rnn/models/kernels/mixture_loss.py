@@ -1,0 +1,146 @@
+"""Loss of a mixture of softmaxes, without ever holding all of its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_sparse_rnn.models.kernels.linear import linear
+from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
+
+__all__ = ["mixture_loss"]
+
+# Logits held at a time in evaluation on a CPU, whose cache holds so many: (rows, words).
+_BLOCK = 2048, 1024
+
+
+@torch.compiler.disable
+def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean of −log Σₖ πₖ·softmax(weight·latentₖ + bias)[target] (Yang et al. 2018, equation 2).
+
+    Only one number of each softmax enters the loss, the target's probability p, and the gradient of expert k's logits
+    is r·(softmax − onehot) with r = πₖ·pₖ / Σⱼ πⱼ·pⱼ. A few rows at a time, the logits are computed, used for both, and
+    forgotten: few are ever held, and none is computed twice.
+
+    Args:
+        latent: (rows, experts, features).
+        log_prior: log π, (rows, experts).
+        weight: (vocabulary, features).
+        bias: (vocabulary,).
+        targets: (rows,).
+
+    Returns:
+        A scalar, in nats per row, float32 at least. Under autocast the products are made in its precision.
+    """
+    device = latent.device.type
+    if torch.is_autocast_enabled(device) and latent.dtype != torch.float64:
+        latent, weight = (part.to(torch.get_autocast_dtype(device)) for part in (latent, weight))
+    with torch.autocast(device, enabled=False):  # from here on everything says its precision
+        if torch.is_grad_enabled():
+            return _MixtureLoss.apply(latent, log_prior, weight, bias, targets)
+        return _evaluate(latent, log_prior, weight, bias, targets)
+
+
+def _evaluate(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    experts = latent.size(1)
+    flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts)
+    rows, of_some = (_BLOCK[0], _in_blocks) if flat.is_cpu else (rows_at_a_time(flat, len(weight)), _in_rows)
+    pairs = zip(flat.split(rows), target.split(rows), strict=True)
+    log_expert = torch.cat([of_some(part, of_part, weight, bias) for part, of_part in pairs])
+    return -torch.logsumexp(log_prior + log_expert.view(-1, experts), -1).mean()
+
+
+def _in_rows(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """log softmax(weight·flat + bias)[target] of every row, in the fewest kernels of a GPU."""
+    return -F.cross_entropy(_logits(flat, weight, bias), target, reduction="none")
+
+
+def _in_blocks(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same, of logits that fit into a CPU's cache."""
+    target = target.unsqueeze(1)
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    total = torch.full(target.shape, -torch.inf, dtype=dtype, device=flat.device)
+    chosen = torch.full_like(total, torch.nan)  # what is no word has no probability
+    for start in range(0, len(weight), _BLOCK[1]):
+        block = slice(start, start + _BLOCK[1])
+        logits = _logits(flat, weight[block], bias[block])
+        # Not computed apart, which would round it differently from what it is a part of.
+        place = target - start
+        here = (place >= 0) & (place < logits.size(1))
+        chosen = torch.where(here, logits.gather(1, place.clamp(0, logits.size(1) - 1)), chosen)
+        largest, odds = _odds_(logits)
+        total = torch.logaddexp(total, largest + odds.log())
+    return (chosen - total).squeeze(1)
+
+
+def _logits(flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The product in its operands' precision, and the sum with the bias in float32 at least."""
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    return linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
+
+
+def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits (rows, words) in place into exp(logit − largest); return the largest and the sums, (rows, 1)."""
+    largest = logits.amax(1, keepdim=True)
+    return largest, logits.sub_(largest).exp_().sum(1, keepdim=True)
+
+
+class _MixtureLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        rows, experts, _ = latent.shape
+        dtype = torch.promote_types(latent.dtype, torch.float32)
+        total = torch.zeros((), dtype=dtype, device=latent.device)
+        dlatent, dprior = torch.empty_like(latent, dtype=dtype), torch.empty_like(log_prior, dtype=dtype)
+        dweight, dbias = torch.zeros_like(weight, dtype=dtype), torch.zeros_like(bias, dtype=dtype)
+        size = rows_at_a_time(latent, experts * len(weight))
+        for start in range(0, rows, size):
+            part = slice(start, start + size)
+            loss, dlatent[part], dprior[part], to_weight, to_bias = _loss_and_gradients(
+                latent[part], log_prior[part], weight, bias, targets[part]
+            )
+            total += loss
+            dweight += to_weight
+            dbias += to_bias
+        gradients = [gradient.div_(rows) for gradient in (dlatent, dprior, dweight, dbias)]
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = latent.dtype, log_prior.dtype, weight.dtype, bias.dtype
+        return total / rows
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the gradients that were kept know nothing of what they depend on
+            raise RuntimeError(
+                "The loss of a mixture of softmaxes has no second derivatives: leave create_graph=False."
+            )
+        return (*((part * grad).to(dtype) for part, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)
+
+
+def _loss_and_gradients(
+    latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the sum over some rows of −log Σₖ πₖ·pₖ, and its gradients by latent, log π, weight and bias."""
+    experts, dtype = latent.size(1), torch.promote_types(latent.dtype, torch.float32)
+    flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts).unsqueeze(1)
+    logits = _logits(flat, weight, bias)
+    chosen = logits.gather(1, target)
+    largest, odds = _odds_(logits)
+    log_expert = (chosen - largest - odds.log()).view(-1, experts)
+    joint = log_prior + log_expert
+    log_likelihood = joint.logsumexp(-1, keepdim=True)
+    responsibility = (joint - log_likelihood).exp()
+    share = responsibility.view(-1, 1)
+    # Gradients of 33,000 words are too small for float16, before a loss scale reaches them all the more.
+    product_dtype = dtype if latent.dtype == torch.float16 else latent.dtype
+    dlogits = logits.mul_(share / odds).scatter_add_(1, target, -share).to(product_dtype)
+    dlatent = linear(dlogits, weight.to(product_dtype).t()).view_as(latent)
+    return (
+        -log_likelihood.sum(),
+        dlatent,
+        -responsibility,
+        linear(dlogits.t(), flat.to(product_dtype).t()),
+        dlogits.sum(0),
+    )

@@ -1,0 +1,5 @@
+"""Optimizers that know of masks, and how others are told of them. Needs torch alone."""
+
+from lightning_sparse_rnn.optim.sntasgd import SNTASGD
+
+__all__ = ["SNTASGD"]

@@ -1,0 +1,172 @@
+"""What the report's figures have in common: their look, their scales, and how they become part of the page."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from lightning_sparse_rnn.runs.picture import STYLES
+
+__all__ = [
+    "GREY",
+    "INK",
+    "Drawing",
+    "as_svg",
+    "bare",
+    "cut",
+    "label_ends",
+    "log_perplexity",
+    "marked_line",
+    "panel_axes",
+]
+
+INK, GREY = "#08306b", "#b8b8b8"
+_PANEL = (3.4, 2.6)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.6, 0.12, 0.27, 0.45
+_LONGEST = 46  # characters in a line of a title
+_MARKERS = "os^"
+_PLACES = re.compile(r'\s(?:d|x|y|transform|points|width|height)="[^"]*"')
+_NUMBERS = re.compile(r"-?\d+\.\d{3,}")
+
+
+@dataclass
+class Drawing:
+    """A finished figure.
+
+    Attributes:
+        svg: an ``<svg>`` element for the page.
+        kind: ``"wide"`` for a figure that has a line of the page to itself, ``"panel"`` for one of many of a kind.
+    """
+
+    svg: str
+    kind: Literal["wide", "panel"]
+
+
+def as_svg(figure: Figure, says: str) -> str:
+    """Return the figure as an ``<svg>`` element for a page with others: its text stays text, its names are its own.
+
+    ``says`` tells those who cannot see the figure what it shows.
+    """
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # With a fixed salt names are the same in every process, and the same runs give the same page.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["DejaVu Sans"]}):
+        figure.savefig(text, format="svg", metadata=nothing, transparent=True)
+    svg = text.getvalue()[text.getvalue().index("<svg") :]
+    svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg, count=5).replace("xlink:href", "href")
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # how lines are joined: the page has it once for all
+    svg = _PLACES.sub(lambda place: _NUMBERS.sub(_rounded, place.group()), svg)
+    # A page holds many figures: none may refer to something in another.
+    mark = f"f{hashlib.blake2b((says + svg).encode(), digest_size=5).hexdigest()}-"
+    svg = re.sub(r'(\sid="|href="#|url\(#)', lambda found: found.group(1) + mark, svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1).strip()
+
+
+def panel_axes(title: str) -> tuple[Figure, Axes]:
+    """Return a small figure over epochs and its axes: one of many that stand side by side."""
+    figure = Figure(figsize=_PANEL)
+    width, height = _PANEL
+    top = _TOP * (1.6 if len(title) > _LONGEST else 1.0)
+    axes = figure.add_axes(
+        (_LEFT / width, _BOTTOM / height, (width - _LEFT - _RIGHT) / width, (height - top - _BOTTOM) / height)
+    )
+    # The title begins at the left edge of the figure, not of the axes, because names can be long.
+    figure.text(0.02, 0.985, _broken(title), fontsize=8.5, va="top", fontweight="bold")
+    axes.set_xlabel("epochs trained", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.tick_params(labelsize=7.5)
+    axes.grid(alpha=0.25)
+    bare(axes)
+    return figure, axes
+
+
+def marked_line(index: int) -> dict[str, Any]:
+    """Return the looks of a line with a marker at each point: no two alike among the first 18."""
+    marker = _MARKERS[index // len(STYLES) % len(_MARKERS)]
+    return {"marker": marker, "markersize": 4, **STYLES[index % len(STYLES)]}
+
+
+def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:
+    """Give the axes a logarithmic scale with a few round numbers, between ``limits`` if there are any."""
+    axes.set_yscale("log")
+    if limits is not None:
+        axes.set_ylim(*limits)
+    low, high = axes.get_ylim()
+    steps = (1, 1.5, 2, 3, 5, 7) if high < 6 * low else (1, 2, 5) if high < 100 * low else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e5 else f"{value:.0e}")
+    axes.tick_params(axis="y", which="minor", length=0)
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]], size: float = 8) -> None:
+    """Write names to the right of the ends of their lines, moved apart where they would overlap.
+
+    The limits of the axes must have been set.
+    """
+    if not ends:
+        return
+    to_share = axes.transLimits + axes.transAxes.inverted() + axes.transAxes
+    names = sorted(ends, key=lambda name: ends[name][1])
+    at = [float(to_share.transform(axes.transScale.transform(ends[name]))[1]) for name in names]
+    height = axes.get_position().height * axes.figure.get_figheight() * 72  # type: ignore[union-attr]
+    for name, y in zip(names, _spread(at, 1.3 * size / height), strict=True):
+        axes.annotate(
+            cut(name, 26),
+            ends[name],
+            xytext=(1.04, y),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=size,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def _spread(at: Sequence[float], gap: float) -> list[float]:
+    """Return ascending heights between 0 and 1, moved so that neighbours are ``gap`` apart, or less without room."""
+    if (len(at) - 1) * gap >= 1:
+        gap = 1 / max(1, len(at) - 1)
+    moved: list[float] = []
+    for y in at:
+        moved.append(max(y, moved[-1] + gap) if moved else max(y, 0.0))
+    top = 1.0
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], top)
+        top = moved[index] - gap
+    return moved
+
+
+def cut(name: str, length: int) -> str:
+    """Return a name in at most ``length`` characters. A longer one loses its middle: names often differ at the end."""
+    if len(name) <= length:
+        return name
+    return f"{name[: (length - 1) // 2]}…{name[-(length // 2) :]}"
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number.group()):.2f}"
+
+
+def _broken(title: str) -> str:
+    """Return a title in at most two lines, cut if it is longer."""
+    if len(title) <= _LONGEST:
+        return title
+    at = title.rfind(" ", 0, _LONGEST)
+    first, second = (title[:at], title[at + 1 :]) if at > 0 else (title[:_LONGEST], title[_LONGEST:])
+    return f"{first}\n{second if len(second) <= _LONGEST else second[: _LONGEST - 1] + '…'}"
+
+
+def bare(axes: Axes) -> None:
+    """Remove the top and right edges of the axes, which carry no scale."""
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""What a training run's folder holds, and how it comes about."""

@@ -1,0 +1,169 @@
+"""The tables a run leaves behind, and what they need to survive an interruption."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
+from lightning_sparse_rnn.runs.config import RUN_CONFIG
+from lightning_sparse_rnn.sparsity.mask_files import save_masks
+from lightning_sparse_rnn.utilities.whole_files import write_csv, write_text
+
+__all__ = ["RunRecord"]
+
+_KEPT_TOPOLOGIES = 10
+_METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
+_TOPOLOGY = (
+    "update",
+    "epoch",
+    "step",
+    "rate",
+    "tensor",
+    "gate",
+    "total",
+    "live",
+    "density",
+    "pruned",
+    "regrown",
+    "explored",
+)
+
+
+class RunRecord(Checkpoint):
+    """Writes ``metrics.csv``, a row an epoch, ``topology.csv``, a row for each update, tensor and gate, and ``masks/``.
+
+    In ``metrics.csv`` the column ``averaging`` is 1 where averaged weights were validated. The config is written down
+    when training begins: what could not even be made is no run to go on with, or to report.
+
+    The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
+    It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
+    before the callbacks that save the model.
+
+    Args:
+        folder: where the files go; it must exist.
+        config: the run's config, for ``config.yaml``.
+        topology: the run's sparse training, if it has one.
+        averaging: the run's averaging, if it has one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        topology: SelfishSparseCallback | None = None,
+        averaging: NonMonotonicAveraging | None = None,
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._folder = folder
+        self._config = config
+        self._topology = topology
+        self._averaging = averaging
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far in seconds, validation included, summed over all sessions.
+
+        What was spent on steps that an interruption lost does not count.
+        """
+        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows], "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+        self._seconds_before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._write_config()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _METRICS}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                **metrics,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "averaging": int(self._averaging is not None and self._averaging.validates_averages),
+                "sparsity": 0.0 if self._topology is None else self._topology.topology.sparsity,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+        for logger in trainer.loggers:  # what Lightning itself does not log
+            logger.log_metrics(
+                {name: self.rows[-1][name] for name in ("lr", "averaging", "sparsity")}, step=trainer.global_step - 1
+            )
+        self._write()
+        if self._topology is not None:
+            self._keep_masks(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds_before, self._started = self.seconds, None
+
+    def topology_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of ``topology.csv``; those of update 0 are the topology the run began with."""
+        return [] if self._topology is None else list(_topology_rows(self._topology))
+
+    @rank_zero_only
+    def _keep_masks(self, trainer: Trainer) -> None:
+        """Keep about ten of the run's topologies, and the last: for distances between them."""
+        assert self._topology is not None
+        epochs = _epochs(trainer)
+        every = max(1, math.ceil(epochs / _KEPT_TOPOLOGIES))
+        last = trainer.current_epoch == epochs - 1
+        folder = self._folder / "masks"
+        if trainer.current_epoch % every == 0 or last:
+            topology = self._topology.topology
+            folder.mkdir(exist_ok=True)
+            masks = {name: topology.masks[parameter] for name, parameter in topology.parameters.items()}
+            save_masks(folder / f"{trainer.current_epoch:04d}.npz", masks)
+
+    @rank_zero_only
+    def _write_config(self) -> None:
+        write_text(self._folder / RUN_CONFIG, self._config)
+
+    @rank_zero_only
+    def _write(self) -> None:
+        write_csv(self._folder / "metrics.csv", _METRICS, self.rows)
+        if self._topology is not None:
+            write_csv(self._folder / "topology.csv", _TOPOLOGY, self.topology_rows())
+
+
+def _epochs(trainer: Trainer) -> int:
+    """Return after how many epochs training ends, as far as that can be told at the end of one of them; 0 if never."""
+    ends = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs]
+    if trainer.max_steps != -1 and trainer.global_step:
+        ends.append(math.ceil(trainer.max_steps * (trainer.current_epoch + 1) / trainer.global_step))
+    return min(ends, default=0)
+
+
+def _topology_rows(callback: SelfishSparseCallback) -> Iterator[dict[str, Any]]:
+    sizes = callback.topology.gate_sizes
+    for update in callback.updates:
+        for tensor, gates in update["live"].items():
+            for gate, live in gates.items():
+                total = sizes[tensor][gate]
+                yield {
+                    **{name: update[name] for name in ("update", "epoch", "step", "rate")},
+                    "tensor": tensor,
+                    "gate": gate,
+                    "total": total,
+                    "live": live,
+                    "density": live / total,
+                    "pruned": update["pruned"][tensor][gate],
+                    "regrown": update["regrown"][tensor][gate],
+                    "explored": update["explored"][tensor][gate],
+                }

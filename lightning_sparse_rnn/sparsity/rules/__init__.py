@@ -1,0 +1,1 @@
+"""What a method chooses: allocation, pruning, growth, redistribution and schedules."""

@@ -1,0 +1,92 @@
+"""What a pruning or growth rule gets to see."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.sparsity.numerics.compaction import compact, compact_into, count_true, expand
+from lightning_sparse_rnn.sparsity.rules.pools import Pool
+
+__all__ = ["PositionRule", "Positions"]
+
+
+class Positions:
+    """The positions a rule chooses from: the ``n = len(positions)`` live, or inactive, ones of a pool, in order.
+
+    Every tensor here has shape ``(n,)`` and is a copy, made when it is asked for. The weights of
+    inactive positions are zero, except those pruned earlier in the same update, which still have their old values.
+
+    Attributes:
+        generator: for what the rule draws at random: equal on every rank and after every resume.
+        memory: numbers that the rule wants to find again at the next update, by name; saved in checkpoints.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        where: Tensor,
+        quantities: Mapping[str, Mapping[str, Tensor]],
+        generator: torch.Generator,
+        memory: dict[str, float],
+    ) -> None:
+        self.generator = generator
+        self.memory = memory
+        self._pool = pool
+        self._where = where
+        self._quantities = quantities
+        self._counts = [count_true(part) for part in self._per_segment()]
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    @property
+    def weights(self) -> Tensor:
+        """Their values."""
+        return self._take("weights")
+
+    @property
+    def gradients(self) -> Tensor:
+        """Their entries in the dense gradient. For rules marked ``@needs("gradients")``."""
+        return self._take("gradients")
+
+    @property
+    def momenta(self) -> Tensor:
+        """Their entries in the running mean of the dense gradients. For rules marked ``@needs("momenta")``."""
+        return self._take("momenta")
+
+    @property
+    def signs(self) -> Tensor:
+        """Whether the weight was born positive. For rules marked ``@needs("signs")``."""
+        return self._take("signs")
+
+    def _take(self, quantity: str) -> Tensor:
+        if quantity not in self._quantities:
+            raise LookupError(f"A rule that looks at {quantity} must say so: mark it with @needs({quantity!r}).")
+        flat = self._quantities[quantity]
+        # Tensors of several dtypes in one pool come in one that holds them all, as `torch.cat` would give them.
+        dtype = functools.reduce(torch.promote_types, {flat[segment.name].dtype for segment in self._pool.segments})
+        taken = torch.empty(len(self), dtype=dtype, device=self._where.device)
+        places = zip(self._pool.segments, self._per_segment(), taken.split(self._counts), strict=True)
+        for segment, here, place in places:
+            # Segment by segment: what is not chosen is never copied.
+            values = flat[segment.name][segment.start : segment.stop]
+            if values.dtype == dtype:
+                compact_into(place, values, here)
+            else:
+                place.copy_(compact(values, here))
+        return taken
+
+    def spread(self, chosen: Tensor) -> Tensor:
+        """Return what was chosen of these positions, shape ``(n,)``, as a mask over all positions of the pool."""
+        return expand(chosen, self._where)
+
+    def _per_segment(self) -> tuple[Tensor, ...]:
+        return self._where.split([segment.stop - segment.start for segment in self._pool.segments])
+
+
+#: A pruning or growth rule: from positions to choose from, and how many, to a boolean mask over them.
+PositionRule = Callable[[Positions, int], Tensor]

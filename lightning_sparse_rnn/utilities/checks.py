@@ -1,0 +1,38 @@
+"""Checks of the numbers that networks and texts are made from."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["check_dropouts", "check_fraction", "check_whole"]
+
+
+def check_whole(least: int = 1, **values: Any) -> None:
+    """Raise ValueError unless every one of `values` is a whole number of at least `least`."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"Expected `{name}` to be a whole number of at least {least}, got {value!r}.")
+
+
+def check_dropouts(**dropouts: float) -> None:
+    """Raise ValueError unless every one of `dropouts` is a probability below 1."""
+    for name, dropout in dropouts.items():
+        if not 0 <= dropout < 1:
+            hint = f" Did you mean {dropout / 100:g}?" if 1 < dropout < 100 else ""
+            raise ValueError(f"Expected `{name}` in [0, 1), got {dropout}.{hint}")
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return ``value`` as a Python float in [0, 1).
+
+    Raises:
+        TypeError: it is no real number. NumPy's numbers are; truth values and tensors are not.
+        ValueError: it is out of range; the message says what to pass instead.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Expected `{name}` to be a number in [0, 1), got {value!r} ({type(value).__name__}).")
+    if not 0.0 <= value < 1.0:
+        hint = f" Did you mean {value / 100:g}?" if 1.0 < value < 100.0 else ""
+        raise ValueError(f"Expected `{name}` in [0, 1), got {value}.{hint}")
+    return float(value)

@@ -1,0 +1,59 @@
+"""What the train command says of a mistake: what was expected, and nothing of the program's insides."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.commands.train import main
+
+MISTAKES = {
+    "prune_rate=2": "Expected `prune_rate` in [0, 1), got 2. Did you mean 0.02?",
+    "model.network.dropout=2": "Expected `dropout` in [0, 1), got 2. Did you mean 0.02?",
+    "+model.network.unheard_of=1": "StackedLSTM.__init__() got an unexpected keyword argument 'unheard_of'",
+    "optimizer.lr=abc": "Expected `lr` to be a number, got 'abc'.",
+    "data=folder": "Expected a value for data.root, got none.",
+    "data.bptt=3.5": "Expected `bptt` to be a whole number of at least 1, got 3.5.",
+    "model.network.hidden_size=4.5": "Expected `hidden_size` to be a whole number of at least 1, got 4.5.",
+    "+trainer.limit_test_batches=0": "Expected trainer.limit_test_batches of more than 0, got 0: a run ends with",
+    "sntasgd.restart_epochs=3": "Expected `restart_epochs` as a list of epochs, such as [30], got 3.",
+    "data.batch_size=100000": "Expected a text of at least 200000 tokens, two for each of 100000 columns",
+    "data.train_lines=1000000": "Expected `train_lines` between 1 and the ",
+    "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",
+    "method.growth=nowhere.rule": "Cannot import `growth` 'nowhere.rule': No module named 'nowhere'.",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_told_by_its_message_alone(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["model.network.embedding_size=4", "model.network.hidden_size=4", "trainer.accelerator=cpu"]
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", f"output={tmp_path}", *small, override])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert not list(tmp_path.rglob("config.yaml"))  # there is no run
+    message, hint = str(raised.value).splitlines()
+    assert message.startswith("sparse-rnn-train: ")
+    assert MISTAKES[override] in message
+    assert hint == "(HYDRA_FULL_ERROR=1 shows where in the program this came up.)"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_failed_download_is_told_by_its_message_alone() -> None:
+    with pytest.raises(SystemExit, match=r"command: Could not download"), told_plainly("command"):
+        raise ConnectionError("Could not download")
+
+
+def test_everything_is_shown_on_demand_and_other_errors_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="ours"), told_plainly("command"):
+        raise TypeError("ours")
+    with pytest.raises(InstantiationException), told_plainly("command"):
+        instantiate({"_target_": "math.sqrt.nothing"})
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="yours"), told_plainly("command"):
+        raise ValueError("yours")

@@ -1,0 +1,190 @@
+"""Sweeps: one command each; a run that fails does not end the others, and processes share the work."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from pytorch_lightning import Trainer
+from small_runs import small_config
+
+from lightning_sparse_rnn.commands import train as command
+from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs import training
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.jobs import Jobs, RunInterrupted, RunIsElsewhere, worked_on
+
+SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
+HOLD = """
+import sys, pathlib
+from lightning_sparse_rnn.runs.jobs import worked_on
+with worked_on(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides: str) -> Jobs:
+    """Run the command in this process, and return what has become of its runs."""
+    options = [
+        "data=folder",
+        f"data.root={text}",
+        f"data.cache_dir={text / 'cache'}",
+        "data.batch_size=4",
+        "data.eval_batch_size=2",
+        "data.bptt=10",
+        "model.network.embedding_size=8",
+        "model.network.hidden_size=12",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        f"output={folder}",
+    ]
+    jobs = Jobs()
+    monkeypatch.setattr(command, "_jobs", jobs)
+    monkeypatch.setattr("sys.argv", ["sparse-rnn-train", "-m", *options, *overrides])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    command.main()
+    return jobs
+
+
+def finished(folder: Path) -> list[str]:
+    """The runs that have results, by what is swept over."""
+    return sorted(
+        path.parent.name.split(",trainer")[0].split("hidden_size=12,")[-1] for path in folder.glob("*/results.json")
+    )
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("experiment", ["ptb_small", "ptb_stacked_lstm", "ptb_on_lstm"])
+def test_every_run_of_every_sweep_composes_and_makes_its_parts(name: str, experiment: str) -> None:
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        params = compose("train", [f"sweep={name}"], return_hydra_config=True).hydra.sweeper.params
+        choices = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+        for override in choices:
+            for value in override.sweep_string_iterator():
+                config = compose("train", [f"experiment={experiment}", f"{override.get_key_element()}={value}"])
+                if "_target_" in config.method:
+                    instantiate(config.method)
+                if config.averaging is not None:
+                    instantiate(config.averaging)
+                with torch.device("meta"):
+                    model = instantiate(config.model, vocab_size=50)
+                model.configure_optimizers()
+
+
+def test_a_sweep_makes_all_its_runs_and_none_twice(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5")
+    assert jobs == Jobs()
+    folders = [path.parent for path in tmp_path.glob("*/results.json")]
+    found = {(json.loads((folder / "results.json").read_text())["seed"]) for folder in folders}
+    assert len(folders) == 4
+    assert found == {5}
+    capsys.readouterr()
+    monkeypatch.setattr(Trainer, "fit", None)
+    assert sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5") == Jobs()
+    assert capsys.readouterr().out.count("This run is finished") == 4
+
+
+def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first has an option out of its range, the second what only shows while training, the third a SystemExit.
+    with pytest.raises(SystemExit) as raised:
+        sweep(monkeypatch, text, tmp_path, "method.prune_rate=1.5,0.5", "optimizer.lr=1.0,-1.0", "seed=1")
+    assert raised.value.code == 1
+    assert len(list(tmp_path.glob("*/results.json"))) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("This run has failed, others go on") == 3
+    assert "Expected `prune_rate` in [0, 1), got 1.5" in printed.err
+    assert "Expected `lr` to be a finite number" in printed.err
+    assert "These runs have failed:" in printed.out
+    assert "The same command tries them again, and none that is finished." in printed.out
+
+
+def test_several_devices_are_refused(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, text, tmp_path, "trainer.devices=2", "seed=1,2")
+    assert capsys.readouterr().err.count("Expected trainer.devices=1, got 2") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_sweep(
+    number: signal.Signals, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = LanguageModel.training_step
+
+    def signalled(self: LanguageModel, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 1:
+            signal.raise_signal(number)
+        return step(self, batch, batch_idx)
+
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(LanguageModel, "training_step", signalled)
+    with pytest.raises(RunInterrupted, match="The same command goes on from the last epoch that was finished"):
+        sweep(monkeypatch, text, tmp_path, "seed=1,2")
+    for each, handler in handlers.items():  # Lightning leaves them as it needs them
+        signal.signal(each, handler)
+    assert len(list(tmp_path.glob("*/config.yaml"))) == 1
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:  # a process that dies before it trains leaves the folder
+        patch.setattr(training, "_train", lambda config, folder: {"val_ppl": 0.0})
+        sweep(patch, text, tmp_path, "seed=1")
+    (claimed,) = (path.parent for path in tmp_path.glob("*/.lock"))
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(claimed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    capsys.readouterr()
+    jobs = sweep(monkeypatch, text, tmp_path, "seed=1,2")
+    assert jobs.failed == []
+    assert jobs.elsewhere == [claimed.name]
+    assert "Other processes are working on:" in capsys.readouterr().out
+    assert not (claimed / "results.json").exists()
+    with pytest.raises(RunIsElsewhere, match="Another process is working on the run in"), worked_on(claimed):
+        pass
+    other.kill()
+    other.communicate()
+    assert sweep(monkeypatch, text, tmp_path, "seed=1,2") == Jobs()
+    assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+def test_of_processes_that_come_to_a_run_at_once_the_one_that_has_it_writes_its_config(
+    text: Path, tmp_path: Path
+) -> None:
+    # One that wrote the config before it had the run would replace the other's, and both would have it in hand.
+    folder = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(RunIsElsewhere):
+        command.train(small_config(text, tmp_path), folder)
+    assert not (folder / "config.yaml").exists()
+    other.communicate()
+    assert command.train(small_config(text, tmp_path), folder)["epochs"] > 0
+
+
+def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:
+    sparse = command.train(small_config(text, tmp_path, "sparsity=0.5", "trainer.max_epochs=1"), tmp_path / "sparse")
+    small = command.train(
+        small_config(text, tmp_path, "sparsity=0.5", "method=small_dense", "trainer.max_epochs=1"), tmp_path / "small"
+    )
+    assert 0.8 * sparse["live_weights"] < small["total_weights"] <= sparse["live_weights"] + 2
+    assert small["sparsity"] == 0.0

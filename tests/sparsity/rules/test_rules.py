@@ -1,0 +1,325 @@
+"""Every pruning and growth rule by hand, rules of one's own, and what a wrong one is told."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lightning_sparse_rnn.sparsity import Positions, SparseTopology, chooses_own_count, needs
+from lightning_sparse_rnn.sparsity.numerics.ranking import largest, smallest
+from lightning_sparse_rnn.sparsity.rules.growth import GROWTH
+from lightning_sparse_rnn.sparsity.rules.pools import Pool, Segment
+from lightning_sparse_rnn.sparsity.rules.pruning import PRUNING
+
+
+def positions(weights: list[float], where: list[bool] | None = None, **quantities: list[Any]) -> Positions:
+    """The positions of a pool of one tensor; all of them, if not said ``where``."""
+    given = {"weights": weights, **quantities}
+    return Positions(
+        Pool("w", (Segment("w", 0, len(weights)),)),
+        torch.tensor(where or [True] * len(weights)),
+        {name: {"w": torch.tensor(values)} for name, values in given.items()},
+        torch.Generator().manual_seed(0),
+        {},
+    )
+
+
+def chosen(mask: Tensor) -> list[int]:
+    return mask.nonzero().flatten().tolist()
+
+
+# ------------------------------------------------------------------------------------------------------------ pruning
+
+
+def test_signed_magnitude_takes_half_from_either_side_of_zero() -> None:
+    live = positions([0.5, -0.1, 0.2, -0.3, 0.1, -0.2])
+    assert chosen(PRUNING["signed_magnitude"](live, 4)) == [1, 2, 4, 5]
+    assert chosen(PRUNING["signed_magnitude"](live, 3)) == [1, 2, 4]  # the positive side gives one more
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "gone"),
+    [
+        ([0.4, 0.3, 0.2, -0.1], 3, [1, 2, 3]),  # the negative side has one to give
+        ([-0.4, -0.3, -0.2, 0.1], 3, [1, 2, 3]),
+        ([0.3, 0.2, 0.1], 2, [1, 2]),  # there is no negative side
+        ([-0.3, 0.0, 0.1, -0.0], 2, [0, 1]),  # zeros, of whatever sign, are the smallest of the positive side
+        ([0.3, -0.2], 0, []),
+    ],
+)
+def test_signed_magnitude_where_one_side_is_short(weights: list[float], count: int, gone: list[int]) -> None:
+    assert chosen(PRUNING["signed_magnitude"](positions(weights), count)) == gone
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]) | st.floats(-1, 1, width=32), max_size=30), st.data())
+def test_signed_magnitude_takes_exactly_what_it_is_asked_for(weights: list[float], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(weights)))
+    gone = PRUNING["signed_magnitude"](positions(weights), count)
+    assert int(gone.sum()) == count
+    for side in (1.0, -1.0):
+        ours = [i for i, weight in enumerate(weights) if (weight >= 0) == (side > 0)]
+        kept = [abs(weights[i]) for i in ours if not gone[i]]
+        assert all(abs(weights[i]) <= min(kept, default=math.inf) for i in ours if gone[i])
+
+
+def test_sign_flip_takes_what_has_crossed_zero() -> None:
+    live = positions([0.1, -0.1, 0.1, -0.1, 0.0, 0.0], signs=[True, True, False, False, True, False])
+    assert chosen(PRUNING["sign_flip"](live, 0)) == [1, 2]
+
+
+def test_the_threshold_follows_the_count() -> None:
+    live = positions([float(i) for i in range(1, 101)])
+    assert chosen(PRUNING["threshold"](live, 20)) == list(range(20))
+    assert live.memory == {"threshold": 20.0}
+    assert chosen(PRUNING["threshold"](live, 19)) == list(range(19))  # all below 20; close enough
+    assert live.memory == {"threshold": 20.0}
+    assert len(chosen(PRUNING["threshold"](live, 10))) == 19  # far too many: halve it for the next time
+    assert live.memory == {"threshold": 10.0}
+    assert len(chosen(PRUNING["threshold"](live, 40))) == 9  # far too few: double it
+    assert live.memory == {"threshold": 20.0}
+    assert chosen(PRUNING["threshold"](live, 0)) == []
+
+
+def test_the_threshold_is_never_zero() -> None:
+    live = positions([0.0, 0.0, 3.0, 2.0])
+    assert chosen(PRUNING["threshold"](live, 2)) == [0, 1]
+    assert live.memory == {"threshold": 2.0}
+    zeros = positions([0.0] * 4)
+    assert chosen(PRUNING["threshold"](zeros, 2)) == [0, 1]
+    assert zeros.memory == {}
+
+
+def test_saliency_takes_the_smallest_products() -> None:
+    live = positions([3.0, -2.0, 0.1, 1.0], gradients=[0.1, 0.5, -9.0, 0.2])
+    assert chosen(PRUNING["saliency"](live, 2)) == [0, 3]
+
+
+# ------------------------------------------------------------------------------------------------------------- growth
+
+
+@pytest.mark.parametrize(
+    ("count", "must", "may"),
+    [
+        (0, [], []),
+        (2, [], [1, 2, 4]),
+        (3, [1, 2, 4], []),
+        (4, [1, 2, 4], [0, 3]),  # there is room for three: one comes back where it was
+        (5, [0, 1, 2, 3, 4], []),
+    ],
+)
+def test_growth_elsewhere_leaves_what_was_just_pruned_while_there_is_room(
+    count: int, must: list[int], may: list[int]
+) -> None:
+    drawn = []
+    free = positions([0.5, 0.0, 0.0, -0.1, -0.0])  # the first and the fourth were pruned a moment ago
+    for _ in range(60):
+        drawn.append(chosen(GROWTH["random_elsewhere"](free, count)))
+        assert len(drawn[-1]) == count
+        assert set(must) <= set(drawn[-1]) <= {*must, *may}
+    assert {at for each in drawn for at in each} == {*must, *may}
+
+
+@pytest.mark.parametrize(("rule", "quantity"), [("gradient", "gradients"), ("momentum", "momenta")])
+def test_growth_where_the_gradient_is_largest(rule: str, quantity: str) -> None:
+    where = [True, False, True, True, False, True]
+    free = positions([0.0] * 6, where, **{quantity: [0.1, 9.0, -3.0, 0.0, -8.0, 3.0]})
+    assert chosen(GROWTH[rule](free, 2)) == [1, 3]  # of the free positions: the second and the fourth
+    assert chosen(GROWTH[rule](free, 1)) == [1]  # of equal ones the earlier
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0]) | st.floats(-10, 10, width=32), max_size=30), st.data())
+def test_largest_is_the_other_end_of_smallest(values: list[float], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(values)))
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    assert chosen(largest(torch.tensor(values, dtype=torch.float64), count)) == sorted(order[:count])
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.4, 0.99, 1.0])
+@pytest.mark.parametrize("order", ["random", "ascending", "periodic"])
+def test_ranks_among_more_values_than_are_sampled(zeros: float, order: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(300_000, generator=generator).abs()
+    values[torch.rand(300_000, generator=generator) < zeros] = 0.0
+    if order == "ascending":
+        values = values.sort().values
+    if order == "periodic":
+        values[::3] = 5.0  # all that is sampled
+    for count in (1, 1000, 150_000, 299_999, 300_000):
+        marked = smallest(values, count)
+        assert int(marked.sum()) == count
+        assert values[marked].max() <= values[~marked].min() if count < 300_000 else marked.all()
+        bound = values[marked].max()
+        ties = (values == bound).nonzero().flatten()
+        assert torch.equal(marked[ties], marked[ties].sort(descending=True).values)
+
+
+# ---------------------------------------------------------------------------------------------------- one's own rules
+
+
+@needs("gradients")
+def steepest(live: Positions, count: int) -> Tensor:
+    """Prune where the gradient is largest."""
+    return largest(live.gradients.abs(), count)
+
+
+def last(free: Positions, count: int) -> Tensor:
+    """Regrow the last positions."""
+    return torch.arange(len(free)) >= len(free) - count
+
+
+def module() -> nn.ParameterList:
+    torch.manual_seed(0)
+    return nn.ParameterList([nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(6, 5))])
+
+
+def gradients(topology: SparseTopology) -> dict[Tensor, Tensor]:
+    return {parameter: torch.randn_like(parameter) for parameter in topology.parameters.values()}
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_rules_of_ones_own_are_given_as_functions_or_by_import_path(by_path: bool) -> None:
+    path = f"{__name__}."
+    topology = SparseTopology(
+        module(),
+        0.5,
+        pruning=f"{path}steepest" if by_path else steepest,
+        growth=f"{path}last" if by_path else last,
+        allocation=f"{path}all_but_five" if by_path else all_but_five,
+        redistribution=f"{path}to_the_first" if by_path else to_the_first,
+    )
+    assert topology.needs == {"gradients"}
+    given = gradients(topology)
+    first, second = topology.parameters.values()
+    live = topology.masks[second].bool().clone()
+    update = topology.update(0.2, gradients=given)
+    assert [mask.count_nonzero() for mask in topology.masks.values()] == [20, 20]
+    # Three of 15 and five of 25 are pruned; the first tensor has room for all eight, and its last free ones come back.
+    assert update.born[first].sum() == 8
+    assert update.born[second].sum() == 0
+    assert (live & ~topology.masks[second].bool()).sum() == 5
+    gone = given[second][live & ~topology.masks[second].bool()].abs().min()
+    assert gone >= given[second][topology.masks[second].bool()].abs().max()
+
+
+def all_but_five(shapes: dict[str, tuple[int, ...]], density: float) -> dict[str, int]:
+    return {name: math.prod(shape) - 5 for name, shape in shapes.items()}
+
+
+def to_the_first(tensors: list[Any]) -> list[float]:
+    return [1.0, *[0.0] * (len(tensors) - 1)]
+
+
+@pytest.mark.parametrize("option", ["allocation", "pruning", "growth", "redistribution"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("magnitud", r"Unknown `{}` 'magnitud'\. Known: .*import path"),
+        ("no.such.module.rule", r"Cannot import `{}` 'no\.such\.module\.rule': No module named 'no'"),
+        ("math.no_such", r"Cannot import `{}` 'math\.no_such': .*Known without a path: "),
+        ("math.pi", r"Expected `{}` 'math\.pi' to be a function, got 3\.14"),
+        (3, r"Expected `{}` to be a name, an import path or a function, got 3"),
+    ],
+)
+def test_rules_that_are_not_there(option: str, given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message.format(option)):
+        SparseTopology(module(), 0.5, **{option: given})
+
+
+@pytest.mark.parametrize("option", ["pruning", "growth"])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda n, count: torch.ones(n), r"to return a boolean tensor of shape \(\d+,\), got torch\.float32"),
+        (lambda n, count: torch.ones(n + 1, dtype=torch.bool), r"to return a boolean tensor of shape"),
+        (lambda n, count: None, r"to return a boolean tensor of shape \(\d+,\), got None"),
+        (lambda n, count: torch.ones(n, dtype=torch.bool), r"to mark exactly \d+ of \d+ positions, got \d+"),
+        (lambda n, count: torch.zeros(n, dtype=torch.bool), r"to mark exactly \d+ of \d+ positions, got 0"),
+    ],
+)
+def test_a_rule_that_answers_something_else_is_refused_and_nothing_is_lost(
+    option: str, answer: Any, message: str
+) -> None:
+    topology = SparseTopology(module(), 0.5, **{option: lambda positions, count: answer(len(positions), count)})
+    before = {p: (p.detach().clone(), mask.clone()) for p, mask in topology.masks.items()}
+    with pytest.raises(ValueError, match=f"Expected a {option} rule {message}"):
+        topology.update(0.3)
+    assert topology.updates == 0
+    for parameter, (weight, mask) in before.items():
+        assert torch.equal(parameter, weight)
+        assert torch.equal(topology.masks[parameter], mask)
+
+
+def test_what_a_pruning_rule_remembered_is_lost_with_its_update() -> None:
+    growing = True
+
+    def fails(free: Positions, count: int) -> Tensor:
+        if not growing:
+            raise ValueError("no growth")
+        return GROWTH["random"](free, count)
+
+    topology = SparseTopology(module(), 0.5, pruning="threshold", growth=fails, redistribution="live")
+    topology.update(0.3)
+    before = topology.state_dict()
+    growing = False
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no growth"):
+            topology.update(0.6)
+        assert topology.state_dict()["memory"] == before["memory"]
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_shares_that_are_none(shares: list[float]) -> None:
+    topology = SparseTopology(module(), 0.5, redistribution=lambda tensors: shares)
+    with pytest.raises(ValueError, match="Expected a redistribution to return 2 finite numbers of at least 0"):
+        topology.update(0.3)
+
+
+@pytest.mark.parametrize(
+    "counts", [{"0": 5}, {"0": 5, "1": 31}, {"0": 5, "1": -1}, {"0": 5, "1": 2.5}, {"0": 5, "1": 0}]
+)
+def test_an_allocation_that_does_not_fit(counts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"Expected an allocation|no live weight"):
+        SparseTopology(module(), 0.5, allocation=lambda shapes, density: counts)
+
+
+def test_what_a_rule_does_not_say_it_needs() -> None:
+    topology = SparseTopology(module(), 0.5, growth=lambda free, count: free.gradients > 0)
+    with pytest.raises(LookupError, match=r"looks at gradients must say so: mark it with @needs\('gradients'\)"):
+        topology.update(0.3)
+    with pytest.raises(ValueError, match="A rule can need gradients, momenta, signs, got colours"):
+        needs("colours")
+
+
+def test_gradients_that_are_missing_or_not_finite() -> None:
+    topology = SparseTopology(module(), 0.5, growth="gradient")
+    first, second = topology.parameters.values()
+    with pytest.raises(ValueError, match=r"look at gradients, and these have none: 0, 1\."):
+        topology.update(0.3)
+    with pytest.raises(ValueError, match=r"these have none: 1\."):
+        topology.update(0.3, gradients={first: torch.ones_like(first)})
+    bad = {first: torch.ones_like(first), second: torch.full_like(second, math.nan)}
+    with pytest.raises(FloatingPointError, match="'1' has gradients that are NaN or infinite"):
+        topology.update(0.3, gradients=bad)
+    assert topology.updates == 0
+
+
+def test_rules_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="`growth=None` goes with"):
+        SparseTopology(module(), 0.5, pruning="sign_flip", growth=None)
+    with pytest.raises(ValueError, match="`growth=None` goes with"):
+        SparseTopology(module(), 0.5, growth=None, redistribution="live")
+
+
+def test_a_rule_that_chooses_its_own_count_moves_so_many() -> None:
+    @chooses_own_count
+    def three(live: Positions, count: int) -> Tensor:
+        return torch.arange(len(live)) < 3
+
+    topology = SparseTopology(module(), 0.5, pruning=three)
+    update = topology.update(0.0)
+    assert {name: sum(gates.values()) for name, gates in update.pruned.items()} == {"0": 3, "1": 3}
+    assert {name: sum(gates.values()) for name, gates in update.regrown.items()} == {"0": 3, "1": 3}
