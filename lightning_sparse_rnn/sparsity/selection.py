@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["sparsifiable_parameters"]
+__all__ = ["embeddings_of", "sparsifiable_parameters"]
 
 
 def sparsifiable_parameters(
@@ -51,6 +51,15 @@ def sparsifiable_parameters(
     if not chosen:
         raise ValueError(f"`include` and `exclude` leave nothing to make sparse of: {', '.join(known)}.")
     return chosen
+
+
+def embeddings_of(module: nn.Module) -> set[nn.Parameter]:
+    """Return the weights of ``module`` that are looked up and nothing else: a tied decoder's are multiplied with."""
+    owners: dict[nn.Parameter, set[bool]] = {}
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            owners.setdefault(parameter, set()).add(isinstance(part, nn.Embedding | nn.EmbeddingBag))
+    return {parameter for parameter, kinds in owners.items() if kinds == {True}}
 
 
 def _patterns(option: str, patterns: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:

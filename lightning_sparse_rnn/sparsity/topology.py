@@ -16,12 +16,14 @@ from lightning_sparse_rnn.sparsity.momenta import Momenta
 from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
+from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.rules.allocation import ALLOCATIONS, AllocationRule
+from lightning_sparse_rnn.sparsity.rules.initial_scale import INITIAL_SCALES, InitialScale
 from lightning_sparse_rnn.sparsity.rules.method import Rules
 from lightning_sparse_rnn.sparsity.rules.positions import PositionRule
 from lightning_sparse_rnn.sparsity.rules.pruning import saliency
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule, whole_model
-from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.selection import embeddings_of, sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.update import Mover
 from lightning_sparse_rnn.utilities.checks import check_fraction
 from lightning_sparse_rnn.utilities.lookup import find_rule
@@ -52,14 +54,21 @@ class SparseTopology:
             with, or to their mean momentum.
         include: shell patterns over parameter names; only what matches one of them is sparse.
         exclude: shell patterns over parameter names; what matches one of them stays dense.
+        gates: for modules that do not say themselves which rows of a weight belong to which gate: by shell pattern
+            over parameter names, the gates in row order, of equally many rows as in ``["hidden", "gate"]``, or with
+            their numbers of rows as in ``{"hidden": 400, "gate": 800}``.
+        initial_scale: what the live weights of a new topology are multiplied with, since masks have taken the others
+            away: ``"none"`` (the paper), ``"density"`` (each tensor by 1/√density), ``"fan_in"`` (each row by
+            √(its size / its live weights)). Weights of a ``state``, and those of ``"nonzero"``, are as they should be.
         seed: of the random choices. Equal seeds make equal choices on every rank and after every resume.
         state: a saved :meth:`state_dict` to go on from, instead of an allocation.
 
-    Allocation, pruning, growth and redistribution can also be rules of your own: functions, or their import paths as in
-    ``"my_rules.largest_row"``. An allocation takes the tensors' shapes by name and a density, and returns counts by
-    name. For the others see :mod:`~lightning_sparse_rnn.sparsity.rules.pruning`,
-    :mod:`~lightning_sparse_rnn.sparsity.rules.growth` and
-    :class:`~lightning_sparse_rnn.sparsity.rules.redistribution.Claim`.
+    Allocation, pruning, growth, redistribution and initial scale can also be rules of your own: functions, or their
+    import paths as in ``"my_rules.largest_row"``. An allocation takes the tensors' shapes by name and a density, and
+    returns counts by name. For the others see :mod:`~lightning_sparse_rnn.sparsity.rules.pruning`,
+    :mod:`~lightning_sparse_rnn.sparsity.rules.growth`,
+    :class:`~lightning_sparse_rnn.sparsity.rules.redistribution.Claim` and
+    :data:`~lightning_sparse_rnn.sparsity.rules.initial_scale.InitialScale`.
 
     Raises:
         ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
@@ -78,21 +87,59 @@ class SparseTopology:
         redistribution: str | ShareRule | Redistribution = "gates",
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
+        gates: Mapping[str, Sequence[str] | Mapping[str, int]] | None = None,
+        initial_scale: str | InitialScale = "none",
         seed: int = 0,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        rules = self.check_options(sparsity, allocation, pruning, growth, redistribution)
-        self._density = 1.0 - float(sparsity)
-        self._seed = seed
+        options = TopologyOptions(
+            sparsity, allocation, pruning, growth, redistribution, include, exclude, gates, initial_scale, seed
+        )
+        self._make(module, options, state, initial_sparsity=None)
+
+    @classmethod
+    def from_options(
+        cls,
+        module: nn.Module,
+        options: TopologyOptions,
+        *,
+        state: Mapping[str, Any] | None = None,
+        initial_sparsity: float | None = None,
+    ) -> SparseTopology:
+        """Return a topology made with these options.
+
+        Args:
+            module, state: as in the constructor.
+            options: the constructor's other arguments.
+            initial_sparsity: what the first masks have, where ``options.sparsity`` is to be reached later. ``None``:
+                they have that at once.
+        """
+        topology = cls.__new__(cls)
+        topology._make(module, options, state, initial_sparsity)
+        return topology
+
+    def _make(
+        self,
+        module: nn.Module,
+        options: TopologyOptions,
+        state: Mapping[str, Any] | None,
+        initial_sparsity: float | None,
+    ) -> None:
+        rules = options.rules()
+        first = options.sparsity if initial_sparsity is None else check_fraction("initial_sparsity", initial_sparsity)
+        self._density = 1.0 - first
+        self._seed = options.seed
+        self._scale: InitialScale = find_rule("initial_scale", options.initial_scale, INITIAL_SCALES)
         self._updates = 0
         self._live: int | None = None
-        self._parameters = sparsifiable_parameters(module, include, exclude)
+        self._parameters = sparsifiable_parameters(module, options.include, options.exclude)
+        self._embeddings = embeddings_of(module)
         shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
-        self._layouts = _layouts(module, shapes)
-        self._mover = Mover(rules, shapes, self._layouts, seed)
-        self._awaits_gradients = allocation == SNIP and state is None
+        self._layouts = _layouts(module, shapes, options.gates)
+        self._mover = Mover(rules, shapes, self._layouts, options.seed)
+        self._awaits_gradients = options.allocation == SNIP and state is None
         if state is None:
-            self._masks = self._initial_masks(allocation, shapes)
+            self._masks = self._initial_masks(options.allocation, shapes)
         else:
             self._masks = {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
         self._explored = {name: mask.flatten().bool() for name, mask in self._masks.items()}
@@ -102,6 +149,8 @@ class SparseTopology:
         if state is not None:
             self.load_state_dict(state)
         self.apply_masks()
+        if state is None and not options.reads_weights and not self._awaits_gradients:
+            self._scale_weights()
 
     @staticmethod
     def check_options(
@@ -112,9 +161,7 @@ class SparseTopology:
         redistribution: str | ShareRule | Redistribution,
     ) -> Rules:
         """Find the rules, or raise what the constructor would raise for these options, before there is a module."""
-        check_fraction("sparsity", sparsity)
-        find_rule("allocation", allocation, {**ALLOCATIONS, NONZERO: None, SNIP: None})
-        return Rules.find(pruning, growth, redistribution)
+        return TopologyOptions(sparsity, allocation, pruning, growth, redistribution).rules()
 
     def _initial_masks(
         self, allocation: str | AllocationRule, shapes: Mapping[str, tuple[int, ...]]
@@ -213,6 +260,14 @@ class SparseTopology:
             self._follow(name, parameter)
             parameter.mul_(self._masks[name])
 
+    @torch.no_grad()
+    def _scale_weights(self) -> None:
+        """Make the live weights as large as the first masks ask for."""
+        for name, parameter in self._parameters.items():
+            factor = self._scale(self._masks[name].bool(), parameter in self._embeddings)
+            if isinstance(factor, Tensor) or factor != 1.0:
+                parameter.mul_(factor)
+
     def observe(self, parameters: Iterable[Tensor]) -> None:
         """Take note of the gradients of a step, where rules look at their mean. ``parameters`` are those it stepped."""
         self._momenta.observe(parameters)
@@ -234,10 +289,11 @@ class SparseTopology:
         live = self._flat_masks()
         scope = Redistribution(whole_model, whole_model)
         mover = Mover(Rules(saliency, None, scope), self._shapes(), self._layouts, self._seed)
-        quantities = self._quantities({"gradients"}, gradients)
+        quantities = self._quantities({"gradients"}, gradients, set(self._parameters))
         mover.move(live, quantities, number=0, rate=0.0, total=round(self._density * self.total_weights))
         self._set_masks(live)
         self.apply_masks()
+        self._scale_weights()
         self._explored = {name: flat.clone() for name, flat in live.items()}
         self._awaits_gradients = False
 
@@ -248,19 +304,20 @@ class SparseTopology:
         *,
         density: float | None = None,
         gradients: Mapping[Tensor, Tensor] | None = None,
+        trained: Collection[Tensor] | None = None,
     ) -> TopologyUpdate:
         """Prune ``⌈rate · n⌉`` of each pool's ``n`` live weights and regrow as many, at zero.
 
         The positions just pruned are open to regrowth like any other. A pool whose positions are all live is left as
-        it is: nothing can move in it. So is a parameter that does not require gradients now: what it lost it could not
-        learn again.
+        it is: nothing can move in it. So is a parameter that is not trained: what it lost it could not learn again.
 
         Args:
             rate: share of live weights to replace, in [0, 1).
             density: share of all weights that are to be live afterwards, at most what it is now; what is too many is
                 pruned first. ``None``: as many as now.
-            gradients: for each sparse parameter that requires them, its dense gradient, if rules look at it: see
+            gradients: for each sparse parameter that is trained, its dense gradient, if rules look at it: see
                 :attr:`needs`.
+            trained: the parameters that are, others among them or not. ``None``: those that require gradients now.
 
         Raises:
             ValueError: an argument is out of range or lacks a parameter, or a rule returns something else than asked.
@@ -273,10 +330,11 @@ class SparseTopology:
         rate = check_fraction("rate", rate)
         if self._awaits_gradients:
             raise RuntimeError("The live weights are not chosen yet: call `allocate` with the first gradient.")
-        quantities = self._quantities(self.needs, gradients)
+        trains = self._trained(trained)
+        quantities = self._quantities(self.needs, gradients, trains)
         number = self._updates + 1
         live = self._flat_masks()
-        moving = {name: flat for name, flat in live.items() if self._parameters[name].requires_grad}
+        moving = {name: flat for name, flat in live.items() if name in trains}
         resting = {name: torch.zeros_like(flat) for name, flat in live.items() if name not in moving}
         total = self._total_at(density, resting)
         pruned, regrown = ({**flat, **resting} for flat in self._mover.move(moving, quantities, number, rate, total))
@@ -320,18 +378,24 @@ class SparseTopology:
         if kept >= total:
             raise ValueError(
                 f"Expected a `density` above {kept / self.total_weights:.6g}, that of the live weights of parameters "
-                f"that do not require gradients and therefore keep them, got {density}."
+                f"that are not trained and therefore keep them, got {density}."
             )
         return total - kept
 
+    def _trained(self, trained: Collection[Tensor] | None) -> set[str]:
+        if trained is None:
+            return {name for name, parameter in self._parameters.items() if parameter.requires_grad}
+        among = set(trained)
+        return {name for name, parameter in self._parameters.items() if parameter in among}
+
     def _quantities(
-        self, needed: Collection[str], gradients: Mapping[Tensor, Tensor] | None
+        self, needed: Collection[str], gradients: Mapping[Tensor, Tensor] | None, trains: Collection[str]
     ) -> dict[str, dict[str, Tensor]]:
         """Return, flattened and found to be finite, the weights and what else rules look at."""
         found: dict[str, Mapping[str, Tensor]] = {"weights": self._parameters, "momenta": self._momenta.means}
         if "gradients" in needed:
             given = gradients or {}
-            trained = {name: parameter for name, parameter in self._parameters.items() if parameter.requires_grad}
+            trained = {name: parameter for name, parameter in self._parameters.items() if name in trains}
             missing = [name for name, parameter in trained.items() if parameter not in given]
             wrong = [name for name, p in trained.items() if p in given and given[p].shape != p.shape]
             if missing:
@@ -426,9 +490,11 @@ class SparseTopology:
         }
 
 
-def _layouts(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, GateLayout]:
+def _layouts(
+    module: nn.Module, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any] | None
+) -> dict[str, GateLayout]:
     """Return each tensor's gates; a tensor without any is one block, and a layer of its own."""
-    gates = find_gates(module)
+    gates = find_gates(module, given)
     return {name: gates.get(name) or GateLayout({"all": shape[0]}, layer=name) for name, shape in shapes.items()}
 
 

@@ -413,7 +413,7 @@ def test_what_requires_no_gradient_now_keeps_its_live_weights(redistribution: st
         assert not update.born[frozen].any()
         assert sum(sum(gates.values()) for gates in update.regrown.values()) > 0
         assert topology.live_weights == (total if density is None else round(density * topology.total_weights))
-    with pytest.raises(ValueError, match="of the live weights of parameters that do not require gradients"):
+    with pytest.raises(ValueError, match="of the live weights of parameters that are not trained"):
         topology.update(0.5, density=0.01)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
