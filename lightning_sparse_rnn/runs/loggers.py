@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -16,11 +17,22 @@ __all__ = ["ResumableCSVLogger", "finish", "hyperparameters", "log_end", "make_l
 
 
 def make_loggers(config: DictConfig) -> list[Logger]:
-    """Make the loggers of ``config.logger``: one, several by names of their own, or none."""
+    """Make the loggers of ``config.logger``: one, several by names of their own, or none.
+
+    Raises:
+        ModuleNotFoundError: TensorBoard is asked for and not installed.
+    """
     given = config.logger
     if not given:
         return []
-    return [instantiate(given)] if "_target_" in given else [instantiate(each) for each in given.values() if each]
+    try:
+        return [instantiate(given)] if "_target_" in given else [instantiate(each) for each in given.values() if each]
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError) and "TensorBoardLogger" in str(given):
+            raise ModuleNotFoundError(
+                "TensorBoardLogger needs tensorboard. Install it with: pip install 'lightning-sparse-rnn[tensorboard]'"
+            ) from error
+        raise
 
 
 def hyperparameters(config: DictConfig) -> dict[str, Any]:
