@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 # The oldest supported Lightning stands beside the newest, and is put in front of it for some of the tests.
 OLDEST := $(VENV)/lightning-2.5.0
 OLDEST_TESTS := tests/callbacks tests/integration/test_trainer_options.py
+# An environment without any extra, for the tests of what works there.
+BARE := .venv-bare
+BARE_TESTS := tests/integration/test_bare.py tests/commands/test_export.py tests/integration/test_import_names.py
 
-.PHONY: setup train test lint clean
+.PHONY: setup train test test-bare lint clean
 
 setup: $(VENV)/.installed
 
@@ -20,12 +23,21 @@ $(OLDEST): $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ pytorch-lightning==2.5.0
 	touch $@
 
+$(BARE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BARE)
+	$(BARE)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(BARE)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest hypothesis
+	touch $@
+
 train: setup
 	$(BIN)/sparse-rnn-train
 
-test: lint $(OLDEST)
+test: lint $(OLDEST) test-bare
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m 'not slow' $(OLDEST_TESTS)
+
+test-bare: $(BARE)/.installed
+	$(BARE)/bin/python -m pytest $(BARE_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -33,4 +45,4 @@ lint: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(BARE) build dist *.egg-info

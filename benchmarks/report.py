@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import yaml
 
-from lightning_sparse_rnn.commands.report import report
+from lightning_sparse_rnn.report.files import write_report
 from lightning_sparse_rnn.sparsity.mask_files import save_masks
 from lightning_sparse_rnn.utilities.whole_files import write_csv
 
@@ -91,7 +91,7 @@ def main() -> None:
         if given.profile:
             profile.enable()
         began, began_cpu = time.perf_counter(), time.process_time()
-        made = report(folders, output)
+        made = write_report(folders, output)
         taken, cpu = time.perf_counter() - began, time.process_time() - began_cpu
         profile.disable()
         size = (output / "report.html").stat().st_size / 1e6

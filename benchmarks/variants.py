@@ -4,7 +4,7 @@
     python -m benchmarks.variants --root FOLDER base elsewhere --seeds 1 2
     python -m benchmarks.variants --table                              # of the runs there are
     python -m benchmarks.variants --root FOLDER --output runs/longer dense static rate05 \\
-        --set trainer.max_epochs=40 'sntasgd.restart_epochs=[28]'      # for longer
+        --set trainer.max_epochs=40 'callbacks.averaging.restart_at=[0.7]'      # for longer
 
 The text is the first 10,000 lines of the Penn Treebank with its 2,000 most frequent words, all others `<unk>`; the
 network a 2×300 LSTM. Embedding, recurrent matrices and decoder have the proportions that they have in the paper's
@@ -37,8 +37,8 @@ SETTING = (
     "model.network.embedding_size=300",
     "model.network.hidden_size=300",
     "model.network.dropout=0.5",
-    "sntasgd.lr=30",
-    "sntasgd.restart_epochs=[11]",
+    "optimizer.lr=30",
+    "callbacks.averaging.restart_at=[0.6875]",
     "trainer.max_epochs=16",
     "prune_rate=0.8",
 )

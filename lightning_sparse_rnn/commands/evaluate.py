@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_sparse_rnn.checkpoints.fits import check_fits, check_text
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
-from lightning_sparse_rnn.runs.config import RUN_CONFIG, model_config
+from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.folder import BEST, CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.quiet import quiet
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet()
     with told_plainly("sparse-rnn-test"):
         config = _config(given.run, given.overrides)
-        metrics = test(config, given.checkpoint or given.run / "best.ckpt")
+        metrics = test(config, given.checkpoint or given.run / BEST)
     print(json.dumps(metrics, indent=2))
 
 
@@ -67,9 +68,9 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
 
 
 def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
-    path = run / RUN_CONFIG
+    path = run / CONFIG
     if not path.exists():
-        raise FileNotFoundError(f"Expected the folder of a run, with its config.yaml, got {run}.")
+        raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, got {run}.")
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     OmegaConf.set_struct(config, True)

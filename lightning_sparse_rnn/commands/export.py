@@ -10,6 +10,7 @@ import torch
 
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.runs.folder import BEST, EXPORTED
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
 
 __all__ = ["export", "main"]
@@ -24,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output", type=Path, help="the file to write; weights.sparse.pt in the run's folder by default"
     )
     given = parser.parse_args(arguments)
-    output = given.output or given.run / "weights.sparse.pt"
+    output = given.output or given.run / EXPORTED
     with told_plainly("sparse-rnn-export"):
-        dense, sparse = export(given.checkpoint or given.run / "best.ckpt", output)
+        dense, sparse = export(given.checkpoint or given.run / BEST, output)
     print(
         f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
     )

@@ -18,6 +18,7 @@ from lightning_sparse_rnn.data import TextDataModule, Vocabulary
 from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.models import LanguageModel, Network
 from lightning_sparse_rnn.models.generation import generate
+from lightning_sparse_rnn.runs.folder import BEST
 
 __all__ = ["main"]
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with told_plainly("sparse-rnn-generate"):
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
-        path = given.checkpoint / "best.ckpt" if given.checkpoint.is_dir() else given.checkpoint
+        path = given.checkpoint / BEST if given.checkpoint.is_dir() else given.checkpoint
         network, vocabulary = _load(path, given.root)
         prompt = _encode(given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)

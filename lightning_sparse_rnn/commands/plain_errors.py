@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
 from omegaconf.errors import MissingMandatoryValue
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-__all__ = ["told_plainly"]
+__all__ = ["interruptible", "told_plainly"]
 
-_MISTAKES = (ValueError, OSError, FloatingPointError, MisconfigurationException, MissingMandatoryValue)
+_MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, MissingMandatoryValue)
 #: Hydra's own switch.
 _EVERYTHING = "HYDRA_FULL_ERROR"
+_INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
 
 
 @contextmanager
@@ -28,15 +29,35 @@ def told_plainly(command: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InstantiationException, *_MISTAKES) as error:
+    except Exception as error:
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
         # An option that is not there comes as a TypeError of what Hydra was to call; others would be ours.
-        told = (*_MISTAKES, TypeError) if cause is not error else _MISTAKES
+        told = (*_MISTAKES, *_of_lightning(), *((TypeError,) if cause is not error else ()))
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
         told_of: object = cause
         if isinstance(cause, MissingMandatoryValue):
             told_of = f"Expected a value for {cause.full_key}, got none."
         raise SystemExit(f"{command}: {told_of}\n({_EVERYTHING}=1 shows where in the program this came up.)") from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End with one line where someone presses Ctrl-C in the block.
+
+    Raises:
+        SystemExit: someone did.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _of_lightning() -> tuple[type[Exception], ...]:
+    """Lightning's error of options that do not go together; none if Lightning has not been imported, which is slow."""
+    module = sys.modules.get("lightning_fabric.utilities.exceptions")
+    return () if module is None else (module.MisconfigurationException,)

@@ -5,41 +5,52 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.jobs import Jobs
-from lightning_sparse_rnn.runs.training import train
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 __all__ = ["main"]
 
-_jobs = Jobs()
+_COMMAND = "sparse-rnn-train"
 
 
 def main() -> None:
     """``sparse-rnn-train``."""
-    sys.path.append(str(Path.cwd()))  # for rules of the user's own
-    _run()
-    if left := _jobs.summary():
-        print(left, flush=True)
-    if _jobs.failed:
-        sys.exit(1)
+    with interruptible():
+        import hydra
+
+        from lightning_sparse_rnn.commands.overrides import output_of
+
+        sys.path.append(str(Path.cwd()))  # for rules of the user's own
+        with told_plainly(_COMMAND):
+            output = output_of(sys.argv[1:])
+        with Jobs.of_a_command(output) as jobs:
+            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(_run)()
+            if left := jobs.summary():
+                print(left, flush=True)
+            if jobs.failed:
+                sys.exit(1)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
 def _run(config: DictConfig) -> float:
     """Train what ``config`` describes, in Hydra's run folder, and return the best validation perplexity."""
+    # Here, where a run begins, since Lightning takes seconds to import.
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from lightning_sparse_rnn.runs.training import train
+
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode != RunMode.MULTIRUN:
-        with told_plainly("sparse-rnn-train"):
+        with told_plainly(_COMMAND):
             return float(train(config, folder)["val_ppl"])
-    with _jobs.job(folder.name), told_plainly("sparse-rnn-train"):
+    with Jobs.around().job(folder.name), told_plainly(_COMMAND):
         _refuse_more_devices(config)
         return float(train(config, folder)["val_ppl"])
     return math.nan

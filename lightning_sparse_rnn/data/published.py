@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 from lightning_sparse_rnn.data.texts import Texts, find_texts, list_folder, read_text
+from lightning_sparse_rnn.utilities.extras import extra
 
 __all__ = ["PUBLISHED", "PublishedCorpus"]
 
@@ -57,7 +56,11 @@ class PublishedCorpus:
 
         Raises:
             ConnectionError: if a file cannot be fetched, or is another than the published one.
+            ModuleNotFoundError: if what downloads is not installed.
         """
+        with extra("data", f"Downloading {self.name}"):
+            import pooch
+            import tqdm  # noqa: F401  for pooch's progress bar
         for name, sha256 in self.files.values():
             url = f"{self.url}/{name}"
             try:

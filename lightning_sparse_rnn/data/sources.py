@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-
-import pooch
 
 from lightning_sparse_rnn.data.language_reference import language_reference
 from lightning_sparse_rnn.data.published import PUBLISHED
@@ -17,7 +17,12 @@ SOURCES = ("pydoc", *PUBLISHED, "folder")
 
 def default_cache_dir() -> Path:
     """This user's folder for downloads and tokenised text."""
-    return Path(pooch.os_cache("lightning_sparse_rnn"))
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "lightning_sparse_rnn" / "Cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "lightning_sparse_rnn"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "lightning_sparse_rnn"
 
 
 def check_source(source: str, root: str | Path | None) -> None:

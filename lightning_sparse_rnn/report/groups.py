@@ -13,9 +13,9 @@ from lightning_sparse_rnn.runs.reading import Run
 __all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 
 # Where files lie and what a run computes on; the name of a recipe, whose settings are compared one by one; and what
-# configs offer to methods and optimizers, which have it among their own settings where they take it.
+# configs offer to methods, which have it among their own settings where they take it.
 _ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
-_OFFERED = ("sparsity", "prune_rate", "sntasgd")
+_OFFERED = ("sparsity", "prune_rate")
 _ABSENT = "—"
 
 
@@ -127,8 +127,8 @@ def _tell_apart(alike: Sequence[Group]) -> None:
     differing = differing_settings(alike)
     chosen = [setting.removeprefix("chosen.") for setting in differing if setting.startswith("chosen.")]
     if "optimizer" in chosen:  # its config also says whether weights are averaged
-        chosen.append("averaging")
-    telling = [setting for setting in differing if setting.split(".")[0] not in chosen]
+        chosen.append("callbacks.averaging")
+    telling = [name for name in differing if not f"{name}.".startswith(tuple(f"{config}." for config in chosen))]
     for index, group in enumerate(alike):
         parts = [f"{setting.rpartition('.')[2]} {differing[setting][index]}" for setting in telling]
         group.name = ", ".join([group.name, *parts])

@@ -11,20 +11,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse_rnn.models.sizes import shrink
-
-__all__ = ["CONFIG_DIR", "RUN_CONFIG", "SHOWN", "chosen", "model_config", "run_name"]
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "run_name"]
 
 _PACKAGE = Path(__file__).parent.parent
 #: An installed package has the configs inside; a checkout has them beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-#: In a run's folder, the file of its config.
-RUN_CONFIG = "config.yaml"
 _LONGEST_NAME = 120
 _GROUPS = ("method", "experiment", "data", "model", "optimizer")
-#: What a run shows while it trains makes no other run of it.
-SHOWN = "trainer.enable_progress_bar"
-_ELSEWHERE = ("output=", "hydra.", "hydra/", f"{SHOWN}=")
+# Where runs go, and what they show while they train, makes no other run.
+_ELSEWHERE = ("output=", "hydra.", "hydra/", "trainer.enable_progress_bar=", "callbacks.progress")
 
 
 def run_name(overrides: Iterable[str]) -> str:
@@ -33,7 +28,7 @@ def run_name(overrides: Iterable[str]) -> str:
     Overrides that say where runs go, or what they show, are no part of the name. A name that would be too long is cut
     and ends in a hash.
     """
-    parts = sorted(override for override in overrides if not override.startswith(_ELSEWHERE))
+    parts = sorted(override for override in overrides if not override.lstrip("+~").startswith(_ELSEWHERE))
     name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
@@ -49,11 +44,18 @@ def chosen() -> dict[str, str | None]:
 
 
 def model_config(config: DictConfig, vocab_size: int) -> Any:
-    """Return the config of a run's model: ``config.model``, shrunk if its method says so (``weights_of_sparsity``)."""
-    if "weights_of_sparsity" not in config.method:
-        return config.model
-    network: Any = OmegaConf.to_container(config.model.network, resolve=True)
-    return OmegaConf.merge(config.model, {"network": shrink(network, vocab_size, config.method.weights_of_sparsity)})
+    """Return the config of a run's model: ``config.model`` with the optimizer.
+
+    Where the method is dense and only as large as a sparse one (``weights_of_sparsity``), its network is shrunk.
+    """
+    model: Any = OmegaConf.to_container(config.model, resolve=True)
+    if "optimizer" in config:
+        model["optimizer"] = OmegaConf.to_container(config.optimizer, resolve=True)
+    if "weights_of_sparsity" in config.method:
+        from lightning_sparse_rnn.models.sizes import shrink  # here, since Lightning takes seconds to import
+
+        model["network"] = shrink(model["network"], vocab_size, config.method.weights_of_sparsity)
+    return OmegaConf.create(model)
 
 
 OmegaConf.register_new_resolver("chosen", chosen, replace=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from lightning_sparse_rnn.runs.folder import LOCK
+from lightning_sparse_rnn.utilities.whole_files import write_json
 
 try:
     import fcntl
@@ -17,7 +23,8 @@ except ImportError:  # on Windows, where processes do not notice each other
 
 __all__ = ["Jobs", "RunInterrupted", "RunIsElsewhere", "worked_on"]
 
-_LOCK = ".lock"
+_VARIABLE = "SPARSE_RNN_JOBS"
+_FINISHED, _FAILED, _ELSEWHERE = "finished", "failed", "elsewhere"
 
 
 class RunIsElsewhere(SystemExit):
@@ -39,7 +46,7 @@ def worked_on(folder: Path) -> Iterator[None]:
         RunIsElsewhere: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as file:
+    with (folder / LOCK).open("a") as file:
         if not _lock(file):
             raise RunIsElsewhere(f"Another process is working on the run in {folder}.")
         yield
@@ -54,38 +61,95 @@ def _lock(file: IO[str]) -> bool:
     return False
 
 
-@dataclass
 class Jobs:
-    """What has become of a command's runs."""
+    """What has become of a command's runs.
 
-    failed: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
+    Launchers of Hydra make runs in other processes, and on other machines: each leaves how it ended as a file in
+    ``folder``, where the command that started them reads it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    @contextmanager
+    def of_a_command(cls, output: Path) -> Iterator[Jobs]:
+        """Yield the jobs of this command, known to all processes that it starts; their folder is below ``output``."""
+        folder = (output / f".jobs-{secrets.token_hex(4)}").absolute()
+        os.environ[_VARIABLE] = str(folder)
+        try:
+            yield cls(folder)
+        finally:
+            del os.environ[_VARIABLE]
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @classmethod
+    def around(cls) -> Jobs:
+        """Return the jobs of the command that has started this process, or that this process is."""
+        return cls(Path(os.environ[_VARIABLE]))
 
     @contextmanager
     def job(self, name: str) -> Iterator[None]:
         """Note how the block ends and go on, whatever happens in it, unless someone interrupts it."""
         try:
             yield
+            self._note(name, _FINISHED)
         except (RunInterrupted, KeyboardInterrupt):
             raise
         except RunIsElsewhere as reason:
             print(reason, flush=True)
-            self.elsewhere.append(name)
+            self._note(name, _ELSEWHERE)
         except SystemExit as reason:
             self._fail(name, str(reason))
         except Exception:
             self._fail(name, traceback.format_exc())
 
-    def _fail(self, name: str, reason: str) -> None:
-        print(f"This run has failed, others go on: {name}\n{reason}", file=sys.stderr, flush=True)
-        self.failed.append(name)
+    @property
+    def failed(self) -> list[str]:
+        """The names of the runs that have failed so far."""
+        return self._names(_FAILED)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The names of the runs that other commands are working on."""
+        return self._names(_ELSEWHERE)
+
+    @property
+    def finished(self) -> list[str]:
+        """The names of the runs that have ended well."""
+        return self._names(_FINISHED)
 
     def summary(self) -> str:
         """Say what there is left to do; nothing if all went well."""
         lines = []
         if self.elsewhere:
             lines += ["Other processes are working on:", *(f"  {name}" for name in self.elsewhere)]
-        if self.failed:
-            lines += ["These runs have failed:", *(f"  {name}" for name in self.failed)]
+        failed = [note for note in self._notes() if note["end"] == _FAILED]
+        if failed:
+            lines.append("These runs have failed:")
+            for note in failed:
+                # What another process has said is not on this screen.
+                lines.append(f"  {note['name']}" + ("" if note["process"] == _process() else f": {note['reason']}"))
             lines.append("The same command tries them again, and none that is finished.")
         return "\n".join(lines)
+
+    def _fail(self, name: str, reason: str) -> None:
+        print(f"This run has failed, others go on: {name}\n{reason}", file=sys.stderr, flush=True)
+        told = [line for line in reason.splitlines() if line.strip()] or [""]
+        self._note(name, _FAILED, told[-1] if told[0].startswith("Traceback") else told[0])
+
+    def _note(self, name: str, end: str, reason: str = "") -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        note = {"name": name, "end": end, "reason": reason, "process": _process()}
+        write_json(self._folder / f"{secrets.token_hex(8)}.json", note)
+
+    def _names(self, end: str) -> list[str]:
+        return [note["name"] for note in self._notes() if note["end"] == end]
+
+    def _notes(self) -> list[dict[str, Any]]:
+        notes = [json.loads(path.read_text(encoding="utf-8")) for path in self._folder.glob("[!.]*.json")]
+        return sorted(notes, key=lambda note: str(note["name"]))
+
+
+def _process() -> str:
+    return f"{os.uname().nodename if hasattr(os, 'uname') else ''} {os.getpid()}"

@@ -8,16 +8,20 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
+from lightning_sparse_rnn.runs.companions import companion
 
 __all__ = ["PerplexityProgressBar"]
 
 
 class PerplexityProgressBar(TQDMProgressBar):
-    """A bar an epoch, which stays, with perplexities and the sparsity."""
+    """One bar per epoch, which stays, with perplexities and the sparsity.
 
-    def __init__(self, topology: SelfishSparseCallback | None = None) -> None:
-        super().__init__(refresh_rate=20, leave=True)
-        self._topology = topology
+    Args:
+        refresh_rate: after how many batches it is drawn again.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=True)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = {
@@ -25,6 +29,7 @@ class PerplexityProgressBar(TQDMProgressBar):
             for name, value in super().get_metrics(trainer, pl_module).items()
             if name != "v_num"
         }
-        if self._topology is not None:
-            metrics["sparsity"] = f"{self._topology.topology.sparsity:.1%}"
+        sparse = companion(trainer, SelfishSparseCallback)
+        if sparse is not None:
+            metrics["sparsity"] = f"{sparse.topology.sparsity:.1%}"
         return metrics

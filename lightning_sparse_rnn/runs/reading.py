@@ -14,10 +14,11 @@ from typing import Any, TypeGuard
 import yaml
 
 from lightning_sparse_rnn.runs.flat_config import flat
+from lightning_sparse_rnn.runs.folder import CONFIG, METRICS, RESULTS, TOPOLOGY, kept_masks
+from lightning_sparse_rnn.runs.old_configs import same_runs
 
 __all__ = ["Row", "Run", "find_runs", "is_number", "read_run"]
 
-_CONFIG = "config.yaml"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, but not on every machine
 Row = dict[str, Any]
 
@@ -64,8 +65,7 @@ class Run:
 
     def masks(self) -> list[tuple[int, Path]]:
         """The files of the topologies that were kept, each with the number of epochs trained, in order."""
-        found = [(path.stem, path) for path in (self.folder / "masks").glob("*.npz")]
-        return sorted((int(stem) + 1, path) for stem, path in found if stem.isdigit())
+        return kept_masks(self.folder)
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
@@ -76,11 +76,11 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
         if not path.exists():
             problems.append(f"There is no {path}.")
             continue
-        below = sorted(config.parent for config in path.rglob(_CONFIG)) if path.is_dir() else []
+        below = sorted(config.parent for config in path.rglob(CONFIG)) if path.is_dir() else []
         if not below:
             problems.append(
-                f"There is no run in {path}: expected a folder that sparse-rnn-train has made, with a {_CONFIG} and a "
-                "metrics.csv, or one with such folders in it."
+                f"There is no run in {path}: expected a folder that sparse-rnn-train has made, with a {CONFIG} and a "
+                f"{METRICS}, or one with such folders in it."
             )
         for folder in below:
             found.setdefault(folder.resolve(), folder)
@@ -91,17 +91,17 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder. What is missing or damaged is left out and listed in the run's ``problems``."""
     run = Run(folder, {})
     try:
-        config = yaml.load((folder / _CONFIG).read_text(encoding="utf-8"), Loader=_LOADER)
+        config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader=_LOADER)
         if not isinstance(config, Mapping):
             raise ValueError("it is empty or holds no settings")
-        run.settings = dict(flat(config))
+        run.settings = dict(flat(same_runs(config)))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        run.problems.append(f"{_CONFIG} cannot be read: {_first_line(error)}")
-    run.metrics = _read_table(folder / "metrics.csv", ("epoch",), (), run.problems)
-    if (folder / "topology.csv").exists():
+        run.problems.append(f"{CONFIG} cannot be read: {_first_line(error)}")
+    run.metrics = _read_table(folder / METRICS, ("epoch",), (), run.problems)
+    if (folder / TOPOLOGY).exists():
         numbers = ("epoch", "live", "total")
-        run.topology = _read_table(folder / "topology.csv", numbers, ("tensor", "gate"), run.problems)
-    results = folder / "results.json"
+        run.topology = _read_table(folder / TOPOLOGY, numbers, ("tensor", "gate"), run.problems)
+    results = folder / RESULTS
     if results.exists():
         try:
             found = json.loads(results.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def read_run(folder: Path) -> Run:
             if not math.isfinite(found["test_ppl"]):
                 run.problems.append("its test perplexity is not finite")
         except (OSError, ValueError) as error:
-            run.problems.append(f"results.json cannot be read: {_first_line(error)}")
+            run.problems.append(f"{RESULTS} cannot be read: {_first_line(error)}")
     return run
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
-from lightning_sparse_rnn.runs.config import RUN_CONFIG
+from lightning_sparse_rnn.runs.companions import companion
+from lightning_sparse_rnn.runs.folder import CONFIG, METRICS, TOPOLOGY, masks_after
 from lightning_sparse_rnn.sparsity.mask_files import save_masks
 from lightning_sparse_rnn.utilities.whole_files import write_csv, write_text
 
-__all__ = ["RunRecord"]
+__all__ = ["ConfigFile", "RunRecord"]
 
 _KEPT_TOPOLOGIES = 10
 _METRICS = ("epoch", "step", "train_loss", "train_ppl", "val_loss", "val_ppl", "lr", "averaging", "sparsity", "seconds")
@@ -38,37 +39,46 @@ _TOPOLOGY = (
 )
 
 
-class RunRecord(Checkpoint):
-    """Writes ``metrics.csv``, a row an epoch, ``topology.csv``, a row for each update, tensor and gate, and ``masks/``.
+class ConfigFile(Callback):
+    """Writes ``config.yaml`` when training begins: what could not even be made is no run to go on with, or to report.
 
-    In ``metrics.csv`` the column ``averaging`` is 1 where averaged weights were validated. The config is written down
-    when training begins: what could not even be made is no run to go on with, or to report.
+    Args:
+        folder: where the file goes; it must exist.
+        config: what stands in it.
+    """
+
+    def __init__(self, folder: Path, config: str) -> None:
+        self._folder = folder
+        self._config = config
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        write_text(self._folder / CONFIG, self._config)
+
+
+class RunRecord(Checkpoint):
+    """Writes ``metrics.csv``, one row per epoch, ``topology.csv``, one row per update, tensor and gate, and ``masks/``.
+
+    The files go to the Trainer's ``default_root_dir``, which must exist. In ``metrics.csv`` the column ``averaging`` is
+    1 where averaged weights were validated.
 
     The rows are part of every checkpoint, so that a resumed run's tables are those of a run that was not interrupted.
     It is a ``Checkpoint`` because Lightning calls those last at an epoch's end, when the metrics are complete; list it
     before the callbacks that save the model.
-
-    Args:
-        folder: where the files go; it must exist.
-        config: the run's config, for ``config.yaml``.
-        topology: the run's sparse training, if it has one.
-        averaging: the run's averaging, if it has one.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: str,
-        topology: SelfishSparseCallback | None = None,
-        averaging: NonMonotonicAveraging | None = None,
-    ) -> None:
+    def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._folder = folder
-        self._config = config
-        self._topology = topology
-        self._averaging = averaging
+        self._folder = Path()
+        self._topology: SelfishSparseCallback | None = None
+        self._averaging: NonMonotonicAveraging | None = None
         self._seconds_before = 0.0
         self._started: float | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = Path(trainer.default_root_dir)
+        self._topology = companion(trainer, SelfishSparseCallback)
+        self._averaging = companion(trainer, NonMonotonicAveraging)
 
     @property
     def seconds(self) -> float:
@@ -87,7 +97,6 @@ class RunRecord(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
-        self._write_config()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _METRICS}
@@ -102,10 +111,12 @@ class RunRecord(Checkpoint):
                 "seconds": round(self.seconds, 3),
             }
         )
-        for logger in trainer.loggers:  # what Lightning itself does not log
-            logger.log_metrics(
-                {name: self.rows[-1][name] for name in ("lr", "averaging", "sparsity")}, step=trainer.global_step - 1
-            )
+        # What Lightning itself does not log. To a tracker that keeps metrics as files, `sparsity` is a folder already:
+        # the callback logs `sparsity/prune_rate`.
+        row = self.rows[-1]
+        logged = {"lr": row["lr"], "averaging": row["averaging"], "sparsity/overall": row["sparsity"]}
+        for logger in trainer.loggers:
+            logger.log_metrics(logged, step=trainer.global_step - 1)
         self._write()
         if self._topology is not None:
             self._keep_masks(trainer)
@@ -124,22 +135,18 @@ class RunRecord(Checkpoint):
         epochs = _epochs(trainer)
         every = max(1, math.ceil(epochs / _KEPT_TOPOLOGIES))
         last = trainer.current_epoch == epochs - 1
-        folder = self._folder / "masks"
+        path = masks_after(self._folder, trainer.current_epoch)
         if trainer.current_epoch % every == 0 or last:
             topology = self._topology.topology
-            folder.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             masks = {name: topology.masks[parameter] for name, parameter in topology.parameters.items()}
-            save_masks(folder / f"{trainer.current_epoch:04d}.npz", masks)
-
-    @rank_zero_only
-    def _write_config(self) -> None:
-        write_text(self._folder / RUN_CONFIG, self._config)
+            save_masks(path, masks)
 
     @rank_zero_only
     def _write(self) -> None:
-        write_csv(self._folder / "metrics.csv", _METRICS, self.rows)
+        write_csv(self._folder / METRICS, _METRICS, self.rows)
         if self._topology is not None:
-            write_csv(self._folder / "topology.csv", _TOPOLOGY, self.topology_rows())
+            write_csv(self._folder / TOPOLOGY, _TOPOLOGY, self.topology_rows())
 
 
 def _epochs(trainer: Trainer) -> int:

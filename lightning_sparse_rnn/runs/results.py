@@ -2,58 +2,81 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from importlib.metadata import version
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn import __version__
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
-from lightning_sparse_rnn.runs.record import RunRecord
+from lightning_sparse_rnn.runs.parts import Parts
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
 
-__all__ = ["log_end", "results_of", "summary", "versions"]
+__all__ = ["results_of", "summary", "versions"]
 
 
-def results_of(
-    config: DictConfig,
-    data: Any,
-    model: pl.LightningModule,
-    trainer: pl.Trainer,
-    record: RunRecord,
-    best: ModelCheckpoint,
-    sparsity: SelfishSparseCallback | None,
-    averaging: NonMonotonicAveraging | None,
-) -> dict[str, Any]:
-    total = sum(parameter.numel() for parameter in sparsifiable_parameters(model).values())
+def results_of(parts: Parts, seed: int) -> dict[str, Any]:
+    """Return what goes into ``results.json``, versions apart."""
+    total = sum(parameter.numel() for parameter in sparsifiable_parameters(parts.model).values())
+    sparsity, averaging, best = parts.sparsity, parts.averaging, parts.best.best_model_score
     live = total if sparsity is None else total - sparsity.topology.total_weights + sparsity.topology.live_weights
-    assert best.best_model_score is not None
+    assert best is not None
     return {
-        "test_ppl": float(trainer.callback_metrics["test_ppl"]),
-        "val_ppl": float(best.best_model_score.exp()),
-        "unigram_ppl": unigram_perplexity(data.corpus.train, data.corpus.test, data.vocab_size),
+        "test_ppl": _test_perplexity(parts.trainer),
+        "val_ppl": float(best.exp()),
+        "unigram_ppl": _unigram_perplexity(parts.data),
         "sparsity": 1.0 - live / total,
         "live_weights": live,
         "total_weights": total,
-        "epochs": len(record.rows),
-        "accounting": None if sparsity is None else _account(model, sparsity, trainer),
+        "epochs": len(parts.record.rows),
+        "accounting": None if sparsity is None else _account(parts.model, sparsity, parts.trainer),
         "averaging_began_epoch": None if averaging is None else averaging.began_epoch,
-        "seconds": round(record.seconds, 1),
-        "seed": config.seed,
+        "seconds": round(parts.record.seconds, 1),
+        "seed": seed,
     }
 
 
 def versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("pytorch-lightning", "lightning-sparse-rnn")}
-    return {"python": platform.python_version(), "torch": torch.__version__, **packages}
+    """Return the versions of what the run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pytorch-lightning": pl.__version__,
+        "lightning-sparse-rnn": __version__,
+    }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Return two lines that say how the run went."""
+    began, unigram = results["averaging_began_epoch"], results["unigram_ppl"]
+    beside = "" if unigram is None else f" (an add-one unigram model: {unigram:.2f})"
+    return (
+        f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
+        f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
+        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began in epoch {began}")
+    )
+
+
+def _test_perplexity(trainer: pl.Trainer) -> float:
+    metrics = trainer.callback_metrics
+    if "test_ppl" in metrics:
+        return float(metrics["test_ppl"])
+    if "test_loss" in metrics:
+        return math.exp(float(metrics["test_loss"]))
+    raise ValueError(
+        f"Expected the model to log `test_ppl` or `test_loss` (nats per token) in its test, got "
+        f"{', '.join(sorted(metrics)) or 'nothing'}."
+    )
+
+
+def _unigram_perplexity(data: Any) -> float | None:
+    """Return the perplexity of word frequencies alone; ``None`` where the data module shows no text in ids."""
+    corpus = getattr(data, "corpus", None)
+    return None if corpus is None else unigram_perplexity(corpus.train, corpus.test, data.vocab_size)
 
 
 def _account(model: pl.LightningModule, sparsity: SelfishSparseCallback, trainer: pl.Trainer) -> dict[str, float]:
@@ -63,24 +86,3 @@ def _account(model: pl.LightningModule, sparsity: SelfishSparseCallback, trainer
     needs = topology.needs
     gradients = "always" if "momenta" in needs else "updates" if "gradients" in needs else "never"
     return account(sparsity.updates, topology.gate_sizes, by_name, trainer.global_step, gradients)
-
-
-def summary(results: dict[str, Any]) -> str:
-    began = results["averaging_began_epoch"]
-    return (
-        f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f} "
-        f"(an add-one unigram model: {results['unigram_ppl']:.2f})\n"
-        f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
-        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began in epoch {began}")
-    )
-
-
-def log_end(trainer: pl.Trainer, picture: Figure, results: dict[str, Any]) -> None:
-    """Give the run's loggers what is only known when it has ended."""
-    for logger in trainer.loggers:
-        if results["accounting"] is not None:
-            costs = {f"accounting/{name}": value for name, value in results["accounting"].items()}
-            logger.log_metrics(costs, step=trainer.global_step)
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("run", picture, trainer.global_step)
-        logger.finalize("success")

@@ -9,25 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, peek
-from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, WholeFileCheckpointIO
-from lightning_sparse_rnn.runs.best_checkpoint import BestCheckpoint
-from lightning_sparse_rnn.runs.config import RUN_CONFIG, SHOWN, model_config
+from lightning_sparse_rnn.runs.config_checks import check_config
 from lightning_sparse_rnn.runs.flat_config import differences
+from lightning_sparse_rnn.runs.folder import CHECKPOINTS, CONFIG, PICTURE, RESULTS
 from lightning_sparse_rnn.runs.jobs import RunInterrupted, worked_on
+from lightning_sparse_rnn.runs.loggers import finish, hyperparameters, log_end
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
-from lightning_sparse_rnn.runs.picture import draw_run
-from lightning_sparse_rnn.runs.progress_bar import PerplexityProgressBar
+from lightning_sparse_rnn.runs.old_configs import same_runs
+from lightning_sparse_rnn.runs.parts import Parts, make_parts
 from lightning_sparse_rnn.runs.quiet import quiet
 from lightning_sparse_rnn.runs.record import RunRecord
-from lightning_sparse_rnn.runs.results import log_end, results_of, summary, versions
+from lightning_sparse_rnn.runs.results import results_of, summary, versions
+from lightning_sparse_rnn.utilities.extras import extra
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["train"]
@@ -41,8 +40,10 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     Raises:
         SystemExit: the folder holds a run of another config, or another process is working on it.
+        ValueError: the config has a key that nothing reads, or a value that its part cannot take.
     """
     quiet()
+    check_config(config)
     if getattr(rank_zero_only, "rank", 0):
         return _train(config, folder)  # the first process holds the run for all
     with worked_on(folder):
@@ -51,78 +52,92 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
-    finished = folder / "results.json"
-    if finished.exists():
-        _say(f"This run is finished: {finished}. To run it again, remove its folder.")
-        results: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
-        _say(summary(results))
-        return results
-
+    if (folder / RESULTS).exists():
+        return _finished(folder)
     versions_used = versions()
     set_matmul_precision(config.matmul_precision)
     pl.seed_everything(config.seed, verbose=False)
-    # What is quick to make comes first, so that a mistake in it shows before text is read.
-    sparsity = instantiate(config.method) if "_target_" in config.method else None
-    if sparsity is None and config.method.sparsity:
-        raise SystemExit(
-            f"Expected method.sparsity=0 for a dense method, got {config.method.sparsity}. Choose method=selfish or "
-            "another sparse one, or set `sparsity`, which is for all methods at once: dense ones take no note of it."
-        )
-    averaging = instantiate(config.averaging) if config.averaging else None
-    data = instantiate(config.data)
-    data.prepare_data()
-    data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training
-    model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
-    record = RunRecord(folder, OmegaConf.to_yaml(config, resolve=True), sparsity, averaging)
-    best = BestCheckpoint(folder, sparsity)
-    # A checkpoint of every epoch's end to resume from, whatever became of the loss.
-    last = ModelCheckpoint(
-        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    bar = PerplexityProgressBar(sparsity) if config.trainer.enable_progress_bar else None
-    callbacks = [averaging, sparsity, bar, record, best, last]
-    trainer: pl.Trainer = instantiate(
-        config.trainer,
-        callbacks=[callback for callback in callbacks if callback is not None],
-        logger=instantiate(config.logger) if config.logger else False,
-        plugins=[WholeFileCheckpointIO()],
-        default_root_dir=str(folder),
-    )
-    if not trainer.limit_test_batches:
-        raise ValueError(
-            f"Expected trainer.limit_test_batches of more than 0, got {trainer.limit_test_batches}: a run ends with "
-            "its test. Leave that out."
-        )
-    if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
-        trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
-    checkpoint = find_last_good(folder / "checkpoints")
+    parts = make_parts(config, folder)
+    with _logged(parts, config):
+        _fit(parts, folder)
+        _require_best(parts, config)
+        _test(parts)
+        results = {**results_of(parts, config.seed), "versions": versions_used}
+        if parts.trainer.is_global_zero:
+            picture = _draw(parts.record, folder)
+            log_end(parts.trainer, results, picture)
+            write_json(folder / RESULTS, results)
+    _say(f"{summary(results)}\nEverything is in {folder}")
+    return results
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    _say(f"This run is finished: {folder / RESULTS}. To run it again, remove its folder.")
+    results: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    _say(summary(results))
+    return results
+
+
+@contextmanager
+def _logged(parts: Parts, config: DictConfig) -> Iterator[None]:
+    """Tell the run's loggers what run it is, and close them however it ends."""
+    loggers, status = parts.trainer.loggers, "failed"
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(hyperparameters(config))
+        yield
+        status = "success"
+    finally:
+        finish(loggers, status)
+
+
+def _fit(parts: Parts, folder: Path) -> None:
+    """Train, from the last checkpoint that can be read if there is one."""
+    checkpoint = find_last_good(folder / CHECKPOINTS)
     if checkpoint is not None:
         _say(f"Going on from {checkpoint}.")
-        check_text(peek(checkpoint), data)  # which Lightning would look at after the weights
+        check_text(peek(checkpoint), parts.data)  # which Lightning would look at after the weights
     with _interruptible():
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-    if not best.best_model_path and sparsity is not None and not sparsity.sparsity_reached:
+        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=checkpoint)
+
+
+def _require_best(parts: Parts, config: DictConfig) -> None:
+    """Make sure that training has left a model to test.
+
+    Raises:
+        SystemExit: it has not; the message says why.
+    """
+    sparsity = parts.sparsity
+    if parts.best.best_model_path:
+        return
+    if sparsity is not None and not sparsity.sparsity_reached:
         raise SystemExit(
             f"The run ended at sparsity {sparsity.topology.sparsity:.4f}, before it reached {config.method.sparsity}: "
             "its last topology update came too early. Train for more epochs, or lower method.sparsity_reached_at."
         )
-    if not best.best_model_path:
-        raise SystemExit(
-            "The run ended without a validation to choose the best weights by, so there is nothing to test. Let it "
-            "validate: see trainer.max_epochs, trainer.max_steps, trainer.limit_val_batches and "
-            "trainer.check_val_every_n_epoch."
-        )
-    with _interruptible():
-        trainer.test(model, datamodule=data, ckpt_path=best.best_model_path, verbose=False)
+    raise SystemExit(
+        "The run ended without a validation to choose the best weights by, so there is nothing to test. Let it "
+        "validate: see trainer.max_epochs, trainer.max_steps, trainer.limit_val_batches and "
+        "trainer.check_val_every_n_epoch."
+    )
 
-    results = {**results_of(config, data, model, trainer, record, best, sparsity, averaging), "versions": versions_used}
-    if trainer.is_global_zero:
-        picture = draw_run(record.rows, record.topology_rows())
-        picture.savefig(folder / "run.png", dpi=150)
-        log_end(trainer, picture, results)
-        write_json(finished, results)
-    _say(summary(results) + f"\nEverything is in {folder}")
-    return results
+
+def _test(parts: Parts) -> None:
+    with _interruptible():
+        parts.trainer.test(parts.model, datamodule=parts.data, ckpt_path=parts.best.best_model_path, verbose=False)
+
+
+def _draw(record: RunRecord, folder: Path) -> Any:
+    """Draw the run, and return the figure; ``None`` where what it takes is not installed."""
+    try:
+        with extra("report", f"The picture {PICTURE}"):
+            from lightning_sparse_rnn.runs.picture import draw_run
+    except ModuleNotFoundError as error:
+        _say(str(error))
+        return None
+    picture = draw_run(record.rows, record.topology_rows())
+    picture.savefig(folder / PICTURE, dpi=150)
+    return picture
 
 
 @contextmanager
@@ -143,10 +158,10 @@ def _interruptible() -> Iterator[None]:
 
 
 def _refuse_other_config(folder: Path, config: DictConfig) -> None:
-    path = folder / RUN_CONFIG
+    path = folder / CONFIG
     if path.exists():
         old, new = OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(config, resolve=True)
-        changed = [line for line in differences(old, new) if not line.startswith(SHOWN)]  # type: ignore[arg-type]
+        changed = differences(same_runs(old), same_runs(new))  # type: ignore[arg-type]
         if changed:
             raise SystemExit(
                 f"{folder} holds a run with another config:\n  " + "\n  ".join(changed) + "\nRemove that folder, or "

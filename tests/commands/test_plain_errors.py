@@ -19,7 +19,7 @@ MISTAKES = {
     "data.bptt=3.5": "Expected `bptt` to be a whole number of at least 1, got 3.5.",
     "model.network.hidden_size=4.5": "Expected `hidden_size` to be a whole number of at least 1, got 4.5.",
     "+trainer.limit_test_batches=0": "Expected trainer.limit_test_batches of more than 0, got 0: a run ends with",
-    "sntasgd.restart_epochs=3": "Expected `restart_epochs` as a list of epochs, such as [30], got 3.",
+    "+callbacks.averaging.restart_epochs=3": "Expected `restart_epochs` as a list of epochs, such as [30], got 3.",
     "data.batch_size=100000": "Expected a text of at least 200000 tokens, two for each of 100000 columns",
     "data.train_lines=1000000": "Expected `train_lines` between 1 and the ",
     "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",

@@ -183,7 +183,9 @@ def test_a_test_text_that_is_too_short_is_found_before_training(text: Path, tmp_
 
 
 def test_the_table_marks_the_validations_of_averages(text: Path, tmp_path: Path) -> None:
-    results = train(small_config(text, tmp_path, "sntasgd.restart_epochs=[2]", "optimizer.nonmono=9"), tmp_path / "run")
+    results = train(
+        small_config(text, tmp_path, "callbacks.averaging.restart_at=[0.5]", "optimizer.nonmono=9"), tmp_path / "run"
+    )
     assert results["averaging_began_epoch"] == 2
     assert [row["averaging"] for row in table(tmp_path / "run" / "metrics.csv")] == ["0", "0", "1", "1"]
 

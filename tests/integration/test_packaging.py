@@ -13,6 +13,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under i
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+BARE = {"torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy"}
 
 
 def imported_modules() -> set[str]:
@@ -31,9 +32,21 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def names(requirements: list[str]) -> set[str]:
+    return {normal(re.split(r"[<>=~! \[;]", requirement)[0]) for requirement in requirements}
+
+
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
     provided = packages_distributions()
-    # Triton comes with torch, where there is one.
-    used = {normal(provided[module][0]) for module in imported_modules() - {"triton"}}
-    declared = {normal(re.split(r"[<>=~! ]", requirement)[0]) for requirement in PROJECT["dependencies"]}
-    assert used | {"tqdm"} == declared  # pooch shows its progress with tqdm, and does not require it
+    # Triton comes with torch, where there is one; `lightning` is taken where it has been imported.
+    used = {normal(provided[module][0]) for module in imported_modules() - {"triton", "lightning"}}
+    extras = PROJECT["optional-dependencies"]
+    assert names(PROJECT["dependencies"]) == BARE
+    assert used | {"tqdm"} == BARE | names(extras["report"]) | names(extras["data"])
+
+
+def test_all_is_every_extra_for_users() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras) == {"report", "data", "tensorboard", "all", "dev"}
+    (everything,) = extras["all"]
+    assert set(re.findall(r"\w+", everything.partition("[")[2])) == set(extras) - {"all", "dev"}

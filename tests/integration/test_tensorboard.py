@@ -33,8 +33,9 @@ def logged(text: Path, tmp_path: Path, *overrides: str) -> tuple[dict[str, list[
 def test_a_sparse_run(text: Path, tmp_path: Path) -> None:
     scalars, pictures, results = logged(text, tmp_path)
     metrics = table(tmp_path / "run" / "metrics.csv")
-    for name in ("train_ppl", "val_ppl", "lr", "averaging", "sparsity"):
+    for name in ("train_ppl", "val_ppl", "lr", "averaging"):
         assert scalars[name] == pytest.approx([float(row[name]) for row in metrics]), name
+    assert scalars["sparsity/overall"] == pytest.approx([float(row["sparsity"]) for row in metrics])
     topology = table(tmp_path / "run" / "topology.csv")
     for tensor, gate in {(row["tensor"], row["gate"]) for row in topology}:
         own = [row for row in topology if (row["tensor"], row["gate"]) == (tensor, gate)]
@@ -52,6 +53,6 @@ def test_a_sparse_run(text: Path, tmp_path: Path) -> None:
 
 def test_a_dense_run(text: Path, tmp_path: Path) -> None:
     scalars, pictures, _ = logged(text, tmp_path, "method=dense", "trainer.max_epochs=1")
-    assert scalars["sparsity"] == [0.0]
-    assert not any(name.startswith(("density/", "sparsity/", "accounting/")) for name in scalars)
+    assert scalars["sparsity/overall"] == [0.0]
+    assert not any(name.startswith(("density/", "sparsity/prune_rate", "accounting/")) for name in scalars)
     assert pictures == {"run"}

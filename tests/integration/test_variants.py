@@ -31,7 +31,7 @@ def own_rules() -> list[str]:
 @pytest.mark.parametrize("name", own_rules())
 def test_every_variant_of_its_own_keeps_the_counts(variants, name: str, text: Path, tmp_path: Path) -> None:
     assert len(own_rules()) >= 5
-    overrides = [*variants.VARIANTS[name][1], "trainer.max_epochs=4", "sntasgd.restart_epochs=[1]"]
+    overrides = [*variants.VARIANTS[name][1], "trainer.max_epochs=4", "callbacks.averaging.restart_at=[0.25]"]
     results = train(small_config(text, tmp_path, *overrides), tmp_path / "run")
     state = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["state_dict"]
     nonzero = sum(int(weight.count_nonzero()) for weight in state.values() if weight.dim() > 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import make_run
 
-from lightning_sparse_rnn.commands.report import report
+from lightning_sparse_rnn.report.files import write_report
 from lightning_sparse_rnn.report.page import Report
 from lightning_sparse_rnn.report.tables import texts
 
@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(folder: Path) -> Report:
     (folder / "report").mkdir()
-    return report(sorted(path for path in folder.iterdir() if path.name != "report"), folder / "report")
+    return write_report(sorted(path for path in folder.iterdir() if path.name != "report"), folder / "report")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> Non
 
 
 def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str, tmp_path: Path) -> None:
-    report(sorted(path for path in folder.iterdir() if path.name != "report"), tmp_path)
+    write_report(sorted(path for path in folder.iterdir() if path.name != "report"), tmp_path)
     again = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert again.partition("<footer>")[0] == text.partition("<footer>")[0]
 
@@ -164,7 +164,7 @@ def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str,
 def test_more_methods_than_there_is_room_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_sparse_rnn.report.page._MOST_PANELS", 1)
     folders = [make_run(tmp_path / name, name, 1, 90.0 + index) for index, name in enumerate("abc")]
-    made = report(folders, tmp_path)
+    made = write_report(folders, tmp_path)
     assert made.left_out == [
         "1 of 3 methods in the picture of test perplexities: the first 2 by test perplexity are shown. The tables have "
         "them all.",

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCallback
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
-from lightning_sparse_rnn.runs.config import CONFIG_DIR, run_name
+from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config, run_name
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -43,14 +43,14 @@ def test_every_method_is_a_callback_or_dense(name: str) -> None:
 def test_every_model_trains_with_every_optimizer(name: str, optimizer: str) -> None:
     config = composed(f"model={name}", f"optimizer={optimizer}")
     with torch.device("meta"):
-        model = instantiate(config.model, vocab_size=50)
+        model = instantiate(model_config(config, 50), vocab_size=50)
     assert isinstance(model, LanguageModel)
     made = model.configure_optimizers()
     assert type(made).__name__ == config.optimizer["_target_"].rsplit(".", 1)[1]
     if isinstance(made, SNTASGD):
-        assert isinstance(instantiate(config.averaging), NonMonotonicAveraging)
+        assert isinstance(instantiate(config.callbacks.averaging), NonMonotonicAveraging)
     else:
-        assert config.averaging is None
+        assert config.callbacks.averaging is None
 
 
 # Millions of weights as published, and the size of the corpus's vocabulary.
@@ -68,9 +68,9 @@ PUBLISHED_SIZES = {
 def test_every_experiment_makes_its_parts(name: str) -> None:
     config = composed(f"experiment={name}")
     with torch.device("meta"):
-        model = instantiate(config.model, vocab_size=PUBLISHED_SIZES.get(name, (0, 50))[1])
+        model = instantiate(model_config(config, 50), vocab_size=PUBLISHED_SIZES.get(name, (0, 50))[1])
     assert isinstance(model.configure_optimizers(), SNTASGD)
-    assert isinstance(instantiate(config.averaging), NonMonotonicAveraging)
+    assert isinstance(instantiate(config.callbacks.averaging), NonMonotonicAveraging)
     assert isinstance(instantiate(config.data), TextDataModule)
     sparse = instantiate(composed(f"experiment={name}", "method=selfish").method)
     assert isinstance(sparse, SelfishSparseCallback)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from small_runs import small_config
 from lightning_sparse_rnn.commands import train as command
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs import training
-from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config
 from lightning_sparse_rnn.runs.jobs import Jobs, RunInterrupted, RunIsElsewhere, worked_on
+from lightning_sparse_rnn.runs.training import train
 
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
 HOLD = """
@@ -31,7 +33,16 @@ with worked_on(pathlib.Path(sys.argv[1])):
 """
 
 
-def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides: str) -> Jobs:
+@dataclass
+class Ended:
+    """The names of a command's runs, by how they ended."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides: str) -> Ended:
     """Run the command in this process, and return what has become of its runs."""
     options = [
         "data=folder",
@@ -46,12 +57,19 @@ def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides:
         "trainer.accelerator=cpu",
         f"output={folder}",
     ]
-    jobs = Jobs()
-    monkeypatch.setattr(command, "_jobs", jobs)
+    ended = Ended()
+    summary = Jobs.summary
+
+    def noted(self: Jobs) -> str:
+        ended.finished, ended.failed, ended.elsewhere = self.finished, self.failed, self.elsewhere
+        return summary(self)
+
+    monkeypatch.setattr(Jobs, "summary", noted)
     monkeypatch.setattr("sys.argv", ["sparse-rnn-train", "-m", *options, *overrides])
     monkeypatch.setattr("sys.path", list(sys.path))
     command.main()
-    return jobs
+    assert not list(folder.glob(".jobs-*"))
+    return ended
 
 
 def finished(folder: Path) -> list[str]:
@@ -72,25 +90,25 @@ def test_every_run_of_every_sweep_composes_and_makes_its_parts(name: str, experi
                 config = compose("train", [f"experiment={experiment}", f"{override.get_key_element()}={value}"])
                 if "_target_" in config.method:
                     instantiate(config.method)
-                if config.averaging is not None:
-                    instantiate(config.averaging)
+                if config.callbacks.averaging is not None:
+                    instantiate(config.callbacks.averaging)
                 with torch.device("meta"):
-                    model = instantiate(config.model, vocab_size=50)
+                    model = instantiate(model_config(config, 50), vocab_size=50)
                 model.configure_optimizers()
 
 
 def test_a_sweep_makes_all_its_runs_and_none_twice(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5")
-    assert jobs == Jobs()
+    ended = sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5")
+    assert (len(ended.finished), ended.failed, ended.elsewhere) == (4, [], [])
     folders = [path.parent for path in tmp_path.glob("*/results.json")]
     found = {(json.loads((folder / "results.json").read_text())["seed"]) for folder in folders}
     assert len(folders) == 4
     assert found == {5}
     capsys.readouterr()
     monkeypatch.setattr(Trainer, "fit", None)
-    assert sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5") == Jobs()
+    assert sweep(monkeypatch, text, tmp_path, "sweep=redistribution", "seed=5") == ended
     assert capsys.readouterr().out.count("This run is finished") == 4
 
 
@@ -151,16 +169,16 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     capsys.readouterr()
-    jobs = sweep(monkeypatch, text, tmp_path, "seed=1,2")
-    assert jobs.failed == []
-    assert jobs.elsewhere == [claimed.name]
+    ended = sweep(monkeypatch, text, tmp_path, "seed=1,2")
+    assert ended.failed == []
+    assert ended.elsewhere == [claimed.name]
     assert "Other processes are working on:" in capsys.readouterr().out
     assert not (claimed / "results.json").exists()
     with pytest.raises(RunIsElsewhere, match="Another process is working on the run in"), worked_on(claimed):
         pass
     other.kill()
     other.communicate()
-    assert sweep(monkeypatch, text, tmp_path, "seed=1,2") == Jobs()
+    assert len(sweep(monkeypatch, text, tmp_path, "seed=1,2").finished) == 2
     assert len(list(tmp_path.glob("*/results.json"))) == 2
 
 
@@ -175,15 +193,15 @@ def test_of_processes_that_come_to_a_run_at_once_the_one_that_has_it_writes_its_
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
     with pytest.raises(RunIsElsewhere):
-        command.train(small_config(text, tmp_path), folder)
+        train(small_config(text, tmp_path), folder)
     assert not (folder / "config.yaml").exists()
     other.communicate()
-    assert command.train(small_config(text, tmp_path), folder)["epochs"] > 0
+    assert train(small_config(text, tmp_path), folder)["epochs"] > 0
 
 
 def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:
-    sparse = command.train(small_config(text, tmp_path, "sparsity=0.5", "trainer.max_epochs=1"), tmp_path / "sparse")
-    small = command.train(
+    sparse = train(small_config(text, tmp_path, "sparsity=0.5", "trainer.max_epochs=1"), tmp_path / "sparse")
+    small = train(
         small_config(text, tmp_path, "sparsity=0.5", "method=small_dense", "trainer.max_epochs=1"), tmp_path / "small"
     )
     assert 0.8 * sparse["live_weights"] < small["total_weights"] <= sparse["live_weights"] + 2

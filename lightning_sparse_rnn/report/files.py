@@ -1,0 +1,53 @@
+"""A report as files: its page, and its tables as CSV and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from lightning_sparse_rnn import __version__
+from lightning_sparse_rnn.report.distances import Meter, measure
+from lightning_sparse_rnn.report.groups import group_runs
+from lightning_sparse_rnn.report.page import Report, as_html, build
+from lightning_sparse_rnn.report.tables import as_csv, as_markdown
+from lightning_sparse_rnn.runs.reading import read_run
+from lightning_sparse_rnn.utilities.whole_files import write_text
+
+__all__ = ["PAGE", "SECONDS", "write_report"]
+
+PAGE = "report.html"
+#: How long distances of topologies are measured unless one says otherwise.
+SECONDS = 8.0
+
+
+def write_report(
+    folders: Sequence[Path], output: Path, seconds: float = SECONDS, problems: Sequence[str] = ()
+) -> Report:
+    """Write the report on the runs in ``folders`` to the folder ``output``, and return what it says.
+
+    Args:
+        folders: the runs' folders.
+        output: an existing folder. It gets ``report.html``, ``report.md``, a CSV file for each table, and
+            ``distances.json``, from which the next report takes distances of topologies that were measured before.
+        seconds: how long to measure distances of topologies.
+        problems: sentences that the report begins with, such as those on paths where there are no runs.
+    """
+    runs = [read_run(folder) for folder in folders]
+    groups = group_runs([run for run in runs if run.settings])
+    distances = measure(groups, Meter(seconds, output / "distances.json"))
+    made = build(groups, [run for run in runs if not run.settings], distances, problems)
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    write_text(output / PAGE, as_html(made, now, __version__))
+    write_text(output / "report.md", _markdown(made))
+    for table in made.tables:
+        write_text(output / f"{table.name}.csv", as_csv(table))
+    return made
+
+
+def _markdown(made: Report) -> str:
+    lines = ["# Sparse training: report", "", *made.summary, ""]
+    for title, items in (("Please note", made.problems), ("Left out", made.left_out)):
+        if items:
+            lines += [f"{title}:", "", *(f"- {item}" for item in items), ""]
+    return "\n".join(lines) + "\n" + "\n".join(as_markdown(table) for table in made.tables)

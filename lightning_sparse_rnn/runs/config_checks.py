@@ -1,0 +1,89 @@
+"""Refuses what a config says and nothing would read, before time is lost on a run that is not the one asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_sparse_rnn.runs.old_configs import MOVED
+
+__all__ = ["READ", "check_config", "near"]
+
+#: The groups and values that a run reads.
+READ = (
+    "data",
+    "model",
+    "method",
+    "optimizer",
+    "callbacks",
+    "trainer",
+    "logger",
+    "chosen",
+    "seed",
+    "matmul_precision",
+    "sparsity",
+    "prune_rate",
+    "output",
+)
+# What a run itself gives its Trainer, and where the command line says it.
+_OF_THE_RUN = {
+    "callbacks": "Add one as +callbacks.NAME._target_=ITS.CLASS, with its options as +callbacks.NAME.OPTION=VALUE.",
+    "logger": "Choose one with logger=csv or logger=tensorboard, or give its class: +logger._target_=ITS.CLASS.",
+    "default_root_dir": "Say where runs go with output=FOLDER.",
+}
+_DENSE = ("sparsity", "weights_of_sparsity")
+
+
+def check_config(config: DictConfig) -> None:
+    """Make sure that all of a run's config is read by something.
+
+    Keys that other values refer to (``${key}``) are.
+
+    Raises:
+        ValueError: there is a key that nothing reads, or a group that is not what it should be.
+    """
+    written = OmegaConf.to_yaml(config)
+    for name in map(str, config):
+        if name not in READ and f"${{{name}" not in written:
+            raise ValueError(f"Nothing reads {name}.{near(name, [*READ, *MOVED])}")
+    for name, instead in _OF_THE_RUN.items():
+        if name in config.trainer:
+            raise ValueError(f"Expected no trainer.{name}: a run makes its own. {instead}")
+    _check_callbacks(OmegaConf.to_container(config)["callbacks"])  # type: ignore[index, call-overload]
+    _check_method(config.method)
+    logger = config.logger
+    if logger and "_target_" not in logger and not all(isinstance(each, DictConfig) for each in logger.values()):
+        raise ValueError(f"Expected a logger with a _target_, got {', '.join(map(str, logger))} alone.")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names what may have been meant by ``name``; empty if nothing is near."""
+    found = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if not isinstance(callbacks, dict):
+        raise ValueError(f"Expected callbacks by name, got {callbacks!r}. {_OF_THE_RUN['callbacks']}")
+    for name, given in callbacks.items():
+        if given is not None and not (isinstance(given, dict) and "_target_" in given):
+            raise ValueError(
+                f"Expected callbacks.{name} with a _target_, the class of the callback, got {given!r}."
+                f"{near(name, [other for other in callbacks if other != name])}"
+            )
+
+
+def _check_method(method: DictConfig) -> None:
+    if "_target_" in method:
+        return
+    if method.sparsity:
+        raise ValueError(
+            f"Expected method.sparsity=0 for a dense method, got {method.sparsity}. Choose method=selfish or "
+            "another sparse one, or set `sparsity`, which is for all methods at once: dense ones take no note of it."
+        )
+    for name in map(str, method):
+        if name not in _DENSE:
+            raise ValueError(f"Nothing reads method.{name}: the method is dense.")

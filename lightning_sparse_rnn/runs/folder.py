@@ -1,0 +1,53 @@
+"""What the files in a run's folder are called: every name stands here once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "BEST",
+    "CHECKPOINTS",
+    "CONFIG",
+    "EXPORTED",
+    "LAST",
+    "LOCK",
+    "MASKS",
+    "METRICS",
+    "PICTURE",
+    "RESULTS",
+    "TOPOLOGY",
+    "kept_masks",
+    "masks_after",
+]
+
+#: The config that the run was started with, all references in it resolved.
+CONFIG = "config.yaml"
+#: One row per epoch.
+METRICS = "metrics.csv"
+#: One row per topology update, tensor and gate.
+TOPOLOGY = "topology.csv"
+#: What is known of the run when it has ended; a run without this file is unfinished.
+RESULTS = "results.json"
+PICTURE = "run.png"
+#: The checkpoint of the lowest validation loss: the run's model.
+BEST = "best.ckpt"
+#: The folder of checkpoints to resume from, and the one in it of the last finished epoch.
+CHECKPOINTS = "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"
+#: The folder of the topologies that were kept, one file per epoch.
+MASKS = "masks"
+#: Locked by the process that works on the run.
+LOCK = ".lock"
+#: The weights as ``sparse-rnn-export`` writes them.
+EXPORTED = "weights.sparse.pt"
+
+
+def masks_after(folder: Path, epoch: int) -> Path:
+    """Return the path of the topology with which ``epoch`` (counted from 0) ended."""
+    return folder / MASKS / f"{epoch:04d}.npz"
+
+
+def kept_masks(folder: Path) -> list[tuple[int, Path]]:
+    """Return the files of the topologies that were kept, each with the number of epochs trained, in order."""
+    found = [(path.stem, path) for path in (folder / MASKS).glob("*.npz")]
+    return sorted((int(stem) + 1, path) for stem, path in found if stem.isdigit())

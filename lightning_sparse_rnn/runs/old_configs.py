@@ -1,0 +1,66 @@
+"""Configs of runs that were made when some values had other addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["MOVED", "same_runs", "up_to_date"]
+
+#: Where values went that the command line could change under these names.
+MOVED = {
+    "sntasgd.lr": "optimizer.lr",
+    "sntasgd.weight_decay": "optimizer.weight_decay",
+    "sntasgd.nonmono": "optimizer.nonmono",
+    "sntasgd.restart_epochs": "callbacks.averaging.restart_at",
+    "averaging": "callbacks.averaging",
+    "model.optimizer": "optimizer",
+}
+
+
+def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's config with every value where it stands today."""
+    now = dict(config)
+    now.pop("sntasgd", None)
+    if "model" in now:
+        now["model"] = _without(now["model"], "optimizer")
+    if "averaging" in now:
+        now["callbacks"] = {"averaging": now.pop("averaging")}
+    return now
+
+
+def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config in a form that is equal for two runs exactly if they train alike.
+
+    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows or logs where is left out, as are the
+    callbacks that the run itself needs as they have always been.
+    """
+    now = up_to_date(config)
+    trainer = _without(now.get("trainer"), "enable_progress_bar")
+    callbacks = _without(now.get("callbacks"), "progress")
+    for name, always in _ALWAYS.items():
+        callbacks.setdefault(name, always)
+    callbacks["averaging"] = _in_epochs(callbacks.get("averaging"), trainer.get("max_epochs"))
+    return {**now, "trainer": trainer, "callbacks": callbacks, "logger": _without(now.get("logger"), "save_dir")}
+
+
+_RUNS = "lightning_sparse_rnn.runs"
+_ALWAYS = {
+    "record": {"_target_": f"{_RUNS}.record.RunRecord"},
+    "best": {"_target_": f"{_RUNS}.checkpoint_callbacks.BestCheckpoint", "monitor": "val_loss"},
+    "last": {"_target_": f"{_RUNS}.checkpoint_callbacks.LastCheckpoint"},
+}
+
+
+def _without(group: Any, name: str) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != name} if isinstance(group, Mapping) else {}
+
+
+def _in_epochs(averaging: Any, max_epochs: Any) -> dict[str, Any] | None:
+    if not isinstance(averaging, Mapping):
+        return None
+    now = dict(averaging)
+    shares, epochs = now.pop("restart_at", None) or [], now.pop("restart_epochs", None) or []
+    if shares and isinstance(max_epochs, int) and max_epochs > 0:
+        epochs, shares = [*epochs, *(round(share * max_epochs) for share in shares)], []
+    return {**now, "restart_at": list(shares), "restart_epochs": sorted(epochs)}

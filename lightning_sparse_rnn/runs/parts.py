@@ -1,0 +1,107 @@
+"""What a run is made of, from its config: data, model, callbacks and Trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar
+
+from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
+from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
+from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, WholeFileCheckpointIO
+from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.runs.checkpoint_callbacks import BestCheckpoint
+from lightning_sparse_rnn.runs.companions import companion
+from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.loggers import make_loggers
+from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
+
+__all__ = ["Parts", "make_parts"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run; ``sparsity`` and ``averaging`` are ``None`` where it has none."""
+
+    data: Any
+    model: pl.LightningModule
+    trainer: pl.Trainer
+    record: RunRecord
+    best: BestCheckpoint
+    sparsity: SelfishSparseCallback | None
+    averaging: NonMonotonicAveraging | None
+
+
+def make_parts(config: DictConfig, folder: Path) -> Parts:
+    """Make all parts of a run. What is quick to make comes first, so that a mistake in it shows before text is read.
+
+    Raises:
+        ValueError: a value is not one that its part can take.
+    """
+    callbacks = _callbacks(config, folder)
+    data = _data(config)
+    sizes = {"vocab_size": data.vocab_size} if hasattr(data, "vocab_size") else {}
+    model = instantiate(model_config(config, sizes.get("vocab_size", 0)), **sizes)
+    trainer = _trainer(config, folder, callbacks)
+    record, best = companion(trainer, RunRecord), companion(trainer, BestCheckpoint)
+    assert record is not None
+    assert best is not None
+    return Parts(
+        data=data,
+        model=model,
+        trainer=trainer,
+        record=record,
+        best=best,
+        sparsity=companion(trainer, SelfishSparseCallback),
+        averaging=companion(trainer, NonMonotonicAveraging),
+    )
+
+
+def _callbacks(config: DictConfig, folder: Path) -> list[pl.Callback]:
+    """Make the callbacks in the order in which Lightning is to call them; checkpoints come last there anyway."""
+    made = {name: instantiate(given) for name, given in config.callbacks.items() if given is not None}
+    for name, kind in {"record": RunRecord, "best": BestCheckpoint}.items():
+        if not any(isinstance(callback, kind) for callback in made.values()):
+            raise ValueError(
+                f"Expected callbacks.{name} to be a {kind.__name__}, got none: a run's results are made of what it "
+                f"keeps. Leave callbacks.{name} as it is."
+            )
+    if not config.trainer.get("enable_progress_bar", True):
+        made = {name: callback for name, callback in made.items() if not isinstance(callback, ProgressBar)}
+    method = instantiate(config.method) if "_target_" in config.method else None
+    written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
+    first = [made.pop("averaging", None), method, written]
+    return [callback for callback in (*first, *made.values()) if callback is not None]
+
+
+def _data(config: DictConfig) -> Any:
+    data = instantiate(config.data)
+    data.prepare_data()
+    if isinstance(data, TextDataModule):
+        data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training
+    return data
+
+
+def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    trainer: pl.Trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=make_loggers(config) or False,
+        plugins=[*(instantiate(config.trainer.get("plugins")) or []), WholeFileCheckpointIO()],
+        default_root_dir=str(folder),
+        # Without one of ours Lightning would show its own.
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+    if not trainer.limit_test_batches:
+        raise ValueError(
+            f"Expected trainer.limit_test_batches of more than 0, got {trainer.limit_test_batches}: a run ends with "
+            "its test. Leave that out."
+        )
+    if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
+        trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
+    return trainer
