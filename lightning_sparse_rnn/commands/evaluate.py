@@ -91,12 +91,14 @@ def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
     path = run / RUN_CONFIG
     if not path.exists():
         raise FileNotFoundError(f"Expected the folder of a run, with its config.yaml, got {run}.")
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(written, dict):
-        raise ValueError(f"Expected the settings of a run in {path}, got {type(written).__name__}.")
+    try:
+        config = OmegaConf.load(path)  # whose loader makes no objects
+    except yaml.YAMLError as error:
+        raise ValueError(f"The settings in {path} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"Expected the settings of a run in {path}, got a {type(config).__name__}.")
     if not trusted:
-        _check_config(written)
-    config = OmegaConf.create(written)
+        _check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
     OmegaConf.set_struct(config, True)
     for override in overrides:
         try:
@@ -114,6 +116,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
     if model.pop("_recursive_", False) is not False:
         raise ValueError("Expected `model._recursive_` to be false: a LanguageModel makes its parts itself.")
     check_named("model", {"_target_": model.pop("_target_", None)}, _MODELS)
+    check_plain("model", {name: value for name, value in model.items() if name.startswith("_")})
     check_options(model)
     # Other groups may name anything, since nothing of them is made here.
     method = config.get("method")
