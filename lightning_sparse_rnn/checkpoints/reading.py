@@ -42,11 +42,17 @@ def peek(path: Path) -> dict[str, Any]:
         OSError: there is no such file.
         ValueError: as :func:`load_checkpoint`, as far as that shows.
     """
-    return _read(path, mmap=True)
+    return _read(path, weights_only=True, map_location="cpu", mmap=True)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, and nothing from it but tensors and plain values.
+def load_checkpoint(path: str | Path, *, weights_only: bool = True, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, and nothing from it but tensors and plain values.
+
+    Args:
+        path: a file that a Trainer wrote.
+        weights_only: ``False`` reads other objects too, such as paths and OmegaConf's configs among the
+            hyperparameters. Doing so runs whatever code the file holds: only for files whose makers you trust.
+        map_location: where tensors go, as ``torch.load`` has it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -57,17 +63,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
     _check_whole(path)
-    return _read(path, mmap=False)
+    return _read(path, weights_only=weights_only, map_location=map_location)
 
 
-def _read(path: Path, mmap: bool) -> dict[str, Any]:
+def _read(path: Path, **options: Any) -> dict[str, Any]:
     _check_end(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        checkpoint = torch.load(path, **options)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
         raise ValueError(
             f"The checkpoint {path} cannot be read. Either it is no file of torch, or it holds more than tensors and "
-            f"plain values: check the hyperparameters that the module saves. torch says: {error}"
+            "plain values: check the hyperparameters that the module saves. If you trust whoever made the file, pass "
+            f"weights_only=False. torch says: {error}"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
         entries = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits, check_text
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
 from lightning_sparse_rnn.runs.config import model_config
 from lightning_sparse_rnn.runs.folder import BEST, CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.quiet import quiet
+from lightning_sparse_rnn.utilities.plain_values import check_plain
 
 __all__ = ["main", "test"]
+
+# What testing makes of a run's config, by the names that configs have for it.
+_TRAINERS = {"pytorch_lightning.Trainer": pl.Trainer}
+_DATA = {"lightning_sparse_rnn.data.TextDataModule": TextDataModule}
+_MODELS = {"lightning_sparse_rnn.models.LanguageModel": LanguageModel}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,17 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="sparse-rnn-test", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
+    parser.add_argument("--trust", action="store_true", help="make whatever the run names; it may then run any code")
     parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
     given = parser.parse_intermixed_args(arguments)
     quiet()
     with told_plainly("sparse-rnn-test"):
-        config = _config(given.run, given.overrides)
-        metrics = test(config, given.checkpoint or given.run / BEST)
+        config = _config(given.run, given.overrides, given.trust)
+        metrics = test(config, given.checkpoint or given.run / BEST, trusted=given.trust)
     print(json.dumps(metrics, indent=2))
 
 
-def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
+def test(config: DictConfig, checkpoint: Path, *, trusted: bool = False) -> dict[str, float]:  # noqa: PT028
     """Return ``test_loss`` (nats a token) and ``test_ppl`` of a checkpoint on the text of ``config``.
+
+    Args:
+        config: that of a run; whatever it names is made.
+        checkpoint: the file of weights.
+        trusted: read other objects than tensors and plain values from it, which may run any code.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -57,8 +74,11 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
     )
     data = instantiate(config.data)
     data.prepare_data()
-    model = instantiate(model_config(config, data.vocab_size), vocab_size=data.vocab_size)
-    saved = load_checkpoint(checkpoint)
+    saved = load_checkpoint(checkpoint, weights_only=not trusted)
+    options = model_config(config, data.vocab_size)
+    if options.network["_target_"] in NETWORKS:  # of others only making them tells the sizes
+        check_sizes(OmegaConf.to_container(options.network), data.vocab_size, saved["state_dict"])  # type: ignore[arg-type]
+    model = instantiate(options, vocab_size=data.vocab_size)
     check_fits(saved, model)
     check_text(saved, data)
     trainer.precision_plugin.convert_module(model)  # before weights of float64 would be rounded
@@ -67,12 +87,19 @@ def test(config: DictConfig, checkpoint: Path) -> dict[str, float]:
     return dict(metrics)
 
 
-def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
+def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
+    """The config of a run's folder, with what is given on the command line, which may name anything."""
     path = run / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, got {run}.")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path)  # whose loader makes no objects
+    except yaml.YAMLError as error:
+        raise ValueError(f"The settings in {path} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"Expected the settings of a run in {path}, got a {type(config).__name__}.")
+    if not trusted:
+        _check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
     OmegaConf.set_struct(config, True)
     for override in overrides:
         try:
@@ -80,6 +107,24 @@ def _config(run: Path, overrides: Sequence[str]) -> DictConfig:
         except Exception as error:  # OmegaConf's, of several kinds
             raise ValueError(f"Expected overrides like data.test_batch_size=1, got {override}: {error}") from None
     return config
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if testing would make what a run's config names and is not known here, or resolve a value."""
+    check_named("trainer", config.get("trainer"), _TRAINERS)
+    check_named("data", config.get("data"), _DATA)
+    model = dict(config.get("model") or {})
+    if model.pop("_recursive_", False) is not False:
+        raise ValueError("Expected `model._recursive_` to be false: a LanguageModel makes its parts itself.")
+    check_named("model", {"_target_": model.pop("_target_", None)}, _MODELS)
+    check_plain("model", {name: value for name, value in model.items() if name.startswith("_")})
+    check_options(model)
+    # Other groups may name anything, since nothing of them is made here.
+    method = config.get("method")
+    check_plain(
+        "method.weights_of_sparsity", method.get("weights_of_sparsity") if isinstance(method, Mapping) else None
+    )
+    check_plain("matmul_precision", config.get("matmul_precision"))
 
 
 def _override(config: DictConfig, override: str) -> None:

@@ -24,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, help="the file to write; weights.sparse.pt in the run's folder by default"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="read objects other than tensors and plain values; they may run any code"
+    )
     given = parser.parse_args(arguments)
     output = given.output or given.run / EXPORTED
     with told_plainly("sparse-rnn-export"):
-        dense, sparse = export(given.checkpoint or given.run / BEST, output)
+        dense, sparse = export(given.checkpoint or given.run / BEST, output, trusted=given.trust)
     print(
         f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
     )
@@ -35,14 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"  from lightning_sparse_rnn import load_sparse\n  weights = load_sparse({str(output)!r})")
 
 
-def export(checkpoint: Path, output: Path) -> tuple[int, int]:
+def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:
     """Write a checkpoint's weights to ``output``, and return the bytes of their tensors and of the file.
+
+    Args:
+        checkpoint: a file that a Trainer wrote.
+        output: the file to write.
+        trusted: read other objects than tensors and plain values too, which may run any code.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or none of Lightning.
     """
-    weights = load_checkpoint(checkpoint)["state_dict"]
+    weights = load_checkpoint(checkpoint, weights_only=not trusted)["state_dict"]
     output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
     # Tied weights are written once either way.

@@ -17,8 +17,10 @@ from lightning_sparse_rnn.commands.plain_errors import told_plainly
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
 from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.models import LanguageModel, Network
+from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.generation import generate
 from lightning_sparse_rnn.runs.folder import BEST
+from lightning_sparse_rnn.utilities.plain_values import check_plain
 
 __all__ = ["main"]
 
@@ -33,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top-k", type=int, help="only ever choose among the k likeliest tokens")
     parser.add_argument("--seed", type=int, help="the same seed writes the same text")
     parser.add_argument("--root", help="folder of the training text, if it is not where it was in training")
+    parser.add_argument("--trust", action="store_true", help="make whatever the file names; it may then run any code")
     given = parser.parse_args(arguments)
     with told_plainly("sparse-rnn-generate"):
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
         path = given.checkpoint / BEST if given.checkpoint.is_dir() else given.checkpoint
-        network, vocabulary = _load(path, given.root)
+        network, vocabulary = _load(path, given.root, given.trust)
         prompt = _encode(given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)
     ids = itertools.chain(prompt.tolist(), itertools.islice(chosen, given.tokens))
@@ -53,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _load(path: Path, root: str | None) -> tuple[Network, Vocabulary]:
+def _load(path: Path, root: str | None, trusted: bool) -> tuple[Network, Vocabulary]:
     """The network of a checkpoint and the vocabulary of the text it was trained on."""
-    saved = load_checkpoint(path)
+    saved = load_checkpoint(path, weights_only=not trusted)
     model_options, data_options = saved.get("hyper_parameters", {}), saved.get("datamodule_hyper_parameters", {})
     if "network" not in model_options or "source" not in data_options:
         raise ValueError(f"Expected a checkpoint of a LanguageModel trained on a TextDataModule, got {path}.")
-    model = LanguageModel(**model_options)
-    model.load_state_dict(saved["state_dict"])
+    model = rebuilt(LanguageModel, saved, {}, trusted=trusted)
+    check_plain("data", data_options)
     data = TextDataModule(**(data_options if root is None else {**data_options, "root": root}))
     if data.vocab_size != model.network.vocab_size:
         raise ValueError(

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits
+from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
+from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
 from lightning_sparse_rnn.models.metrics import TokenMean
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["LanguageModel"]
 
@@ -43,8 +50,8 @@ class LanguageModel(pl.LightningModule):
     Training losses are those of the prediction alone, without the two regularisers.
 
     With a network given as a dict, everything needed to build the module is in its checkpoints:
-    `LanguageModel.load_from_checkpoint(path)`. Loading a checkpoint imports and calls what it names, so load none
-    from people you do not trust.
+    `LanguageModel.load_from_checkpoint(path)`, which makes nothing that the file names but networks of this package
+    and optimizers.
 
     Args:
         network: a `Network`, or a dict with its `_target_` and arguments (all but `vocab_size`).
@@ -105,6 +112,48 @@ class LanguageModel(pl.LightningModule):
         self._after: _Carried | None = None
         self._time_steps = 0
         self._eval_state: State = None
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        *,
+        trusted: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Make the model of a checkpoint.
+
+        Nothing that the file names is made but the networks of this package, optimizers and schedulers of torch and of
+        this package, all with plain values for arguments; and no network of other sizes than the file's own weights.
+
+        Args:
+            checkpoint_path: a local file.
+            map_location: where tensors go, as `torch.load` has it. None: where they were saved from, or to the CPU on a
+                machine without a GPU.
+            hparams_file: a YAML file of hyperparameters that take the place of the checkpoint's, for instance because
+                it has none; as little trusted as the checkpoint.
+            strict: whether all weights must be there and no others. None: as the module's `strict_loading`.
+            weights_only: False reads objects other than tensors and plain values. None: as not `trusted`.
+            trusted: whether to make whatever the file names, such as a network of your own. Only for files whose
+                makers you trust: it lets the file run any code.
+            options: arguments of the class that take the place of the checkpoint's. A network of your own can be passed
+                in this way, without `trusted`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or of another module, or names something that is not known here.
+        """
+        if map_location is None and not torch.cuda.is_available():
+            map_location = "cpu"
+        weights_only = not trusted if weights_only is None else weights_only
+        saved = load_checkpoint(checkpoint_path, weights_only=weights_only, map_location=map_location)
+        if hparams_file is not None:
+            saved["hyper_parameters"] = yaml.safe_load(Path(hparams_file).read_text(encoding="utf-8"))
+        return rebuilt(cls, saved, options, trusted=trusted, strict=strict)
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
         """Read `tokens` (time, columns), continuing from `state` (None: zeros).

@@ -1,0 +1,192 @@
+"""Testing, generating, exporting and reporting from a folder that others made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_sparse_rnn.commands import evaluate, export, generate, report
+from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.models import LanguageModel
+
+# Lightning 2.6's own, with the newest torch.
+pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
+
+NETWORK = {"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 4, "hidden_size": 4, "dropout": 0.0}
+OPTIMIZER = {"_target_": "torch.optim.SGD", "lr": 1.0}
+MODEL = {
+    "_target_": "lightning_sparse_rnn.models.LanguageModel",
+    "_recursive_": False,
+    "network": NETWORK,
+    "optimizer": OPTIMIZER,
+}
+TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "precision": "32-true"}
+
+
+@pytest.fixture
+def folder(text: Path, tmp_path: Path) -> Path:
+    """A run's folder as far as testing and generating read it."""
+    options = {"source": "folder", "root": str(text), "bptt": 5, "cache_dir": str(tmp_path / "cache")}
+    data = TextDataModule(**options)  # type: ignore[arg-type]
+    model = LanguageModel(NETWORK, data.vocab_size, OPTIMIZER)
+    saved = {
+        "state_dict": model.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": dict(model.hparams),
+        "datamodule_hyper_parameters": dict(data.hparams),
+        "TextDataModule": data.state_dict(),
+    }
+    torch.save(saved, tmp_path / "best.ckpt")
+    config = {
+        "model": MODEL,
+        "trainer": TRAINER,
+        "data": {"_target_": "lightning_sparse_rnn.data.TextDataModule", **options},
+        "method": {"_target_": "lightning_sparse_rnn.SelfishSparseCallback", "sparsity": 0.5},
+        "matmul_precision": "highest",
+        "seed": 1,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def change(folder: Path, name: str, value: Any) -> None:
+    """Set one value, by its dotted name, in a folder's config."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    *groups, last = name.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    place[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def perplexity(capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
+    evaluate.main(arguments)
+    result: float = json.loads(capsys.readouterr().out)["test_ppl"]
+    return result
+
+
+def test_an_honest_folder_is_tested(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = perplexity(capsys, str(folder))
+    assert 25 < first < 40  # of about 32 tokens, untrained
+    # What testing does not make may be anything, as rules and loggers of one's own are.
+    change(folder, "method", {"_target_": "numpy.savetxt", "growth": "my_package.my_rule", "root": "${oc.env:HOME}"})
+    change(folder, "logger", {"_target_": "my_package.Logger"})
+    assert perplexity(capsys, str(folder)) == first
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trainer",
+        "trainer.max_epochs",
+        "trainer.logger",
+        "data",
+        "data.root",
+        "model",
+        "model.network",
+        "model.network.hidden_size",
+        "model.optimizer",
+        "model.ar",
+        "model.scheduler",
+        "matmul_precision",
+    ],
+)
+def test_a_config_that_acts_is_refused(folder: Path, name: str) -> None:
+    trap = folder / "trap"
+    acts = {"_target_": "torch.save", "obj": 1, "f": str(trap)}
+    for value in (acts, [acts], {"a": [acts]}, "${oc.env:HOME}"):
+        change(folder, name, value)
+        with pytest.raises(SystemExit, match="sparse-rnn-test: "):
+            evaluate.main([str(folder)])
+        assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("trainer._target_", "pytorch_lightning.trainer.trainer.os.system", "as its `trainer`"),
+        ("data._target_", "lightning_sparse_rnn.data.TextDataModule.from_datasets", "as its `data`"),
+        ("model._target_", "lightning_sparse_rnn.models.LSTM", "as its `model`"),
+        ("model._recursive_", True, "Expected `model._recursive_` to be false"),
+        ("model._args_", [1], "got the key '_args_'"),
+        ("model.network._partial_", True, "got the key '_partial_'"),
+        ("model.network.num_layers", 10**9, "num_layers=1000000000"),
+        ("model.network.hidden_size", 10**4, "of another model than this LSTM"),
+        ("model.network.hidden_size", -1, "`hidden_size` to be a whole number of at least 1"),
+    ],
+)
+def test_what_the_config_may_not_say(folder: Path, name: str, value: Any, message: str) -> None:
+    change(folder, name, value)
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([str(folder)])
+
+
+def test_what_is_typed_is_trusted_and_so_is_the_config_if_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = perplexity(capsys, str(folder))
+    monkeypatch.setenv("COLUMNS_OF_TEXT", "3")
+    same = "model._target_=lightning_sparse_rnn.models.language_model.LanguageModel"
+    assert perplexity(capsys, str(folder), same) == first
+    assert perplexity(capsys, str(folder), "+data.eval_batch_size=${oc.decode:${oc.env:COLUMNS_OF_TEXT}}") != first
+    change(folder, "model._target_", "lightning_sparse_rnn.models.language_model.LanguageModel")
+    with pytest.raises(SystemExit, match="--trust"):
+        evaluate.main([str(folder)])
+    assert perplexity(capsys, str(folder), "--trust") == first
+
+
+def test_a_config_with_an_object_in_it_is_refused(folder: Path) -> None:
+    path = folder / "config.yaml"
+    path.write_text(path.read_text() + f"acts: !!python/object/apply:os.system ['touch {folder / 'trap'}']\n")
+    with pytest.raises(SystemExit, match=r"python/object/apply:os.system"):
+        evaluate.main([str(folder)])
+    path.write_text("- a list\n")
+    with pytest.raises(SystemExit, match="Expected the settings of a run"):
+        evaluate.main([str(folder)])
+
+
+class Acts:
+    """An object that says so when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("the file acted",)
+
+
+@pytest.mark.parametrize("command", [evaluate.main, generate.main, export.main])
+def test_a_checkpoint_that_acts_is_refused(folder: Path, command: Callable[[list[str]], None]) -> None:
+    saved = torch.load(folder / "best.ckpt", weights_only=True)
+    torch.save({**saved, "extra": Acts()}, folder / "best.ckpt")
+    with pytest.raises(SystemExit, match="more than tensors and plain values"):
+        command([str(folder)])
+    with pytest.raises(pytest.fail.Exception, match="the file acted"):
+        command([str(folder), "--trust"])
+
+
+@pytest.mark.parametrize("part", ["hyper_parameters", "datamodule_hyper_parameters"])
+@pytest.mark.parametrize("name", ["network", "source", "root", "bptt", "unheard_of"])
+def test_generating_makes_nothing_a_checkpoint_names(folder: Path, part: str, name: str) -> None:
+    trap = folder / "trap"
+    saved = torch.load(folder / "best.ckpt", weights_only=True)
+    saved[part][name] = {"_target_": "torch.save", "obj": 1, "f": str(trap)}
+    torch.save(saved, folder / "best.ckpt")
+    with pytest.raises(SystemExit, match="sparse-rnn-generate: "):
+        generate.main([str(folder), "--tokens", "1"])
+    assert not trap.exists()
+
+
+def test_reporting_makes_nothing_a_config_names(folder: Path) -> None:
+    trap = folder / "trap"
+    change(folder, "model", {"_target_": "torch.save", "obj": 1, "f": str(trap)})
+    path = folder / "config.yaml"
+    (folder / "metrics.csv").write_text("epoch,val_ppl\n0,5.0\n")
+    for more in ("", f"acts: !!python/object/apply:os.system ['touch {trap}']\n"):
+        path.write_text(path.read_text() + more)
+        report.main([str(folder), "--output", str(folder / "report")])
+        assert not trap.exists()
