@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_sparse_rnn.models import recording
-from lightning_sparse_rnn.models.kernels import cuda_graphs
+from lightning_sparse_rnn.models.kernels import cuda_graphs, linear
 
 
 class Tape(TorchDispatchMode):
@@ -69,6 +69,7 @@ class Stand:
 def take_the_place_of_cuda(monkeypatch: pytest.MonkeyPatch) -> Stand:
     """Let language models record on a CPU."""
     stand = Stand()
+    monkeypatch.setattr(linear, "_HERE", False)
     monkeypatch.setattr(cuda_graphs, "record", stand.record)
     monkeypatch.setattr(recording, "_DEVICE", "cpu")
     return stand
