@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.dropout import embed, locked_dropout
+from lightning_sparse_rnn.models.kernels.layer_by_layer import expect_scattered_weights, run_layer, runs_fused
 from lightning_sparse_rnn.models.kernels.state import State
 from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here, run_recurrent
 from lightning_sparse_rnn.models.network import Network, Output
@@ -30,6 +29,7 @@ class WeightDropLSTM(nn.LSTM):
         input_size: features of the input.
         hidden_size: features of the output.
         weight_drop: probability of dropping a weight.
+        fused_cells: on a GPU, run the layer by a product and one kernel of Triton's a time step, and not by cuDNN.
     """
 
     weight_ih_l0: Tensor
@@ -37,39 +37,41 @@ class WeightDropLSTM(nn.LSTM):
     bias_ih_l0: Tensor
     bias_hh_l0: Tensor
 
-    def __init__(self, input_size: int, hidden_size: int, weight_drop: float) -> None:
+    def __init__(self, input_size: int, hidden_size: int, weight_drop: float, fused_cells: bool = False) -> None:
         super().__init__(input_size, hidden_size)
         self.weight_drop = weight_drop
+        self.fused_cells = fused_cells
 
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if evaluates_here(self, x):
             return evaluate_layers(self, x, state)
+        if self.fused_cells and runs_fused("LSTM", x, [self.weight_ih_l0, self.weight_hh_l0]):
+            return self._run_fused(x, state)
         return run_recurrent(self._run, x, state)
+
+    def _run_fused(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden = F.dropout(self.weight_hh_l0, self.weight_drop, self.training)
+        weights = [self.weight_ih_l0, hidden, self.bias_ih_l0, self.bias_hh_l0]
+        output, end = run_layer("LSTM", x, self._start(x) if state is None else state, weights, self.training, True)
+        return output, end
+
+    def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = x.new_zeros(1, x.size(1), self.hidden_size)
+        return zeros, zeros
 
     def _run(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self.training or self.weight_drop == 0:
             output, state = super().forward(x, state)
             return output, state
-        if state is None:
-            zeros = x.new_zeros(1, x.size(1), self.hidden_size)
-            state = (zeros, zeros)
+        state = self._start(x) if state is None else state
         hidden = F.dropout(self.weight_hh_l0, self.weight_drop)
         weights = [self.weight_ih_l0, hidden, self.bias_ih_l0, self.bias_hh_l0]
         if x.is_cuda:
-            _expect_scattered_weights()
+            expect_scattered_weights()
         output, h, c = torch.lstm(x, state, weights, True, 1, 0.0, True, False, False)
         return output, (h, c)
-
-
-@functools.cache
-def _expect_scattered_weights() -> None:
-    """Be silent about weights that cuDNN has to gather: a matrix just dropped is new memory at every step.
-
-    Once for the process: warnings caught at every step would make Python repeat all others at every step.
-    """
-    warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class AWDNetwork(Network):
@@ -143,6 +145,7 @@ class AWDLSTM(AWDNetwork):
 
     Args:
         weight_drop: probability of dropping a weight of a layer's hidden matrix, one mask for a sequence.
+        fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
         options: the other arguments of `AWDNetwork`.
     """
 
@@ -153,6 +156,7 @@ class AWDLSTM(AWDNetwork):
         hidden_size: int = 1150,
         *,
         weight_drop: float = 0.5,
+        fused_cells: bool = False,
         **options: Any,
     ) -> None:
         check_dropouts(weight_drop=weight_drop)
@@ -160,6 +164,6 @@ class AWDLSTM(AWDNetwork):
             vocab_size,
             embedding_size,
             hidden_size,
-            lambda fan_in, size: WeightDropLSTM(fan_in, size, weight_drop),
+            lambda fan_in, size: WeightDropLSTM(fan_in, size, weight_drop, fused_cells),
             **options,
         )

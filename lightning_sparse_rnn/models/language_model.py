@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.models.building import rebuilt
+from lightning_sparse_rnn.models.kernels.recorded_pass import Pass
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
 from lightning_sparse_rnn.models.metrics import TokenMean
 from lightning_sparse_rnn.models.network import Output
+from lightning_sparse_rnn.models.recording import PassRecorder
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
 
@@ -65,6 +67,9 @@ class LanguageModel(pl.LightningModule):
         tar: weight β of temporal activation regularisation, β·mean((hₜ₊₁ − hₜ)²) over it before dropout.
         lr_bptt: number of time steps the learning rate is meant for: a batch of T steps is trained with
             lr·T / lr_bptt, as recipes with sequences of random length ask for. None: lr whatever the length.
+        cuda_graphs: on a GPU, record what is done with a batch of each shape and launch it as one CUDA graph forward
+            and one backward. Where hooks, several devices or the network itself forbid it, one line says so and all is
+            done kernel by kernel. Recorded gradients live in fixed memory: the next backward pass writes over them.
 
     Raises:
         ValueError: if `network` is None or names no `_target_`, `ar` or `tar` is negative, or `lr_bptt` is not
@@ -80,6 +85,7 @@ class LanguageModel(pl.LightningModule):
         ar: float = 0.0,
         tar: float = 0.0,
         lr_bptt: int | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         super().__init__()
         if network is None:
@@ -101,6 +107,7 @@ class LanguageModel(pl.LightningModule):
                 "ar": ar,
                 "tar": tar,
                 "lr_bptt": lr_bptt,
+                "cuda_graphs": cuda_graphs,
             }
         )
         self.network: Any = network if built else _build("network", self.hparams["network"], vocab_size=vocab_size)
@@ -112,6 +119,7 @@ class LanguageModel(pl.LightningModule):
         self._after: _Carried | None = None
         self._time_steps = 0
         self._eval_state: State = None
+        self._recorder = PassRecorder(cuda_graphs)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -187,15 +195,21 @@ class LanguageModel(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         assert self._before is not None
         tokens, targets = batch
-        output = self(tokens, map_state(lambda part: part.to(self.device), self._before.state))
-        loss = self.network.loss(output.hidden, targets)
+        state = map_state(lambda part: part.to(self.device), self._before.state)
+        regularised = (self.hparams["ar"], self.hparams["tar"])
+        objective, loss, state = self._recorder.run(self, self._train_on, regularised, tokens, targets, state)
         self.train_loss.update(loss, targets.numel())
-        self._after = _Carried(map_state(Tensor.detach, output.state), self.train_loss.total, self.train_loss.tokens)
+        self._after = _Carried(state, self.train_loss.total, self.train_loss.tokens)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0:
             # On the CPU, so that a progress bar that shows it at every step does not wait for the device each time.
-            self.log("ppl", loss.detach().float().exp().cpu(), prog_bar=True)
-        return loss + self._regularisers(output)
+            self.log("ppl", loss.float().exp().cpu(), prog_bar=True)
+        return objective
+
+    def _train_on(self, tokens: Tensor, targets: Tensor, state: State) -> Pass:
+        output = self(tokens, state)
+        loss = self.network.loss(output.hidden, targets)
+        return Pass(loss + self._regularisers(output), loss.detach(), map_state(Tensor.detach, output.state))
 
     def _regularisers(self, output: Output) -> Tensor | float:
         penalty: Tensor | float = 0.0
@@ -227,9 +241,13 @@ class LanguageModel(pl.LightningModule):
             metric.reset()
             self._eval_state = None
         tokens, targets = batch
-        output = self(tokens, self._eval_state)
-        self._eval_state = output.state
-        metric.update(self.network.loss(output.hidden, targets), targets.numel())
+        _, loss, self._eval_state = self._recorder.run(self, self._evaluate_on, (), tokens, targets, self._eval_state)
+        metric.update(loss, targets.numel())
+
+    def _evaluate_on(self, tokens: Tensor, targets: Tensor, state: State) -> Pass:
+        output = self(tokens, state)
+        loss = self.network.loss(output.hidden, targets)
+        return Pass(loss, loss, output.state)
 
     def _log_epoch(self, stage: str, metric: TokenMean) -> None:
         self._eval_state = None
@@ -237,6 +255,9 @@ class LanguageModel(pl.LightningModule):
         # `compute` has already made the ranks agree; `sync_dist` keeps Lightning from warning that they may not.
         self.log(f"{stage}_loss", loss, sync_dist=True)
         self.log(f"{stage}_ppl", loss.exp(), sync_dist=True, prog_bar=True)
+
+    def teardown(self, stage: str) -> None:
+        self._recorder.clear()
 
     # Optimisation
 

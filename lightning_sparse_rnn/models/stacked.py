@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_sparse_rnn.models.kernels.layer_by_layer import run_stacked
 from lightning_sparse_rnn.models.kernels.state import State
-from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here, run_recurrent
+from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here
 from lightning_sparse_rnn.models.network import Network, Output
 from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
@@ -13,7 +14,7 @@ __all__ = ["GRU", "LSTM", "StackedLSTM"]
 
 
 class _Stacked(Network):
-    """Layers of one of torch's recurrent modules, so that cuDNN runs them, with dropout around each.
+    """Layers of one of torch's recurrent modules, with dropout around each.
 
     Args:
         vocab_size: number of distinct tokens.
@@ -22,6 +23,8 @@ class _Stacked(Network):
         num_layers: number of layers.
         dropout: probability of dropping a feature before, between and after the layers, in [0, 1).
         tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
+        fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
+            With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
 
     Raises:
         ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
@@ -37,6 +40,7 @@ class _Stacked(Network):
         num_layers: int = 2,
         dropout: float = 0.2,
         tied: bool = False,
+        fused_cells: bool = False,
     ) -> None:
         check_whole(hidden_size=hidden_size, num_layers=num_layers)
         check_dropouts(dropout=dropout)
@@ -44,13 +48,14 @@ class _Stacked(Network):
         self.dropout = nn.Dropout(dropout)
         between = dropout if num_layers > 1 else 0.0
         self.layers = self.layer_type(embedding_size, hidden_size, num_layers, dropout=between)
+        self.fused_cells = fused_cells
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
         x = self.dropout(self.embedding(tokens))
         if evaluates_here(self.layers, x):
             raw, state = evaluate_layers(self.layers, x, state)
         else:
-            raw, state = run_recurrent(self.layers, x, state)
+            raw, state = run_stacked(self.layers, x, state, self.fused_cells)
         return Output(self.dropout(raw), raw, state)
 
 
@@ -81,5 +86,6 @@ class StackedLSTM(LSTM):
         num_layers: int = 2,
         dropout: float = 0.65,
         tied: bool = False,
+        fused_cells: bool = False,
     ) -> None:
-        super().__init__(vocab_size, embedding_size, hidden_size, num_layers, dropout, tied)
+        super().__init__(vocab_size, embedding_size, hidden_size, num_layers, dropout, tied, fused_cells)

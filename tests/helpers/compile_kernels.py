@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from lightning_sparse_rnn.models.kernels import highway_triton, ordered_triton
+from lightning_sparse_rnn.models.kernels import gru_triton, highway_triton, lstm_triton, ordered_triton
 
 
 class Absent:
@@ -52,8 +52,25 @@ def ordered(dtype: torch.dtype, keep: bool, chunks: int, neurons: int) -> None:
         ordered_triton.backward(None, c, cells, gates, weight, chunks)
 
 
+def lstm(dtype: torch.dtype, keep: bool) -> None:
+    weight = torch.randn(32, 8).to(dtype)
+    inputs, h, c = torch.randn(2, 3, 32), *torch.randn(2, 3, 8)
+    outputs, cells, gates = lstm_triton.forward(inputs, h, c, weight, keep)
+    if keep:
+        lstm_triton.backward(outputs[1:], c, cells, gates, weight)
+        lstm_triton.backward(None, c, cells, gates, weight)
+
+
+def gru(dtype: torch.dtype, keep: bool) -> None:
+    weight = torch.randn(24, 8).to(dtype)
+    outputs, gates = gru_triton.forward(torch.randn(2, 3, 24), torch.randn(3, 8), weight, torch.randn(24), keep)
+    if keep:
+        gru_triton.backward(outputs[1:], outputs, gates, weight)
+
+
 names: set[str] = set()
-highway_triton.launcher = ordered_triton.launcher = compiler
+for module in (highway_triton, ordered_triton, lstm_triton, gru_triton):
+    module.launcher = compiler
 for capability in (80, 90):
     driver.set_active(Absent(capability))
     for dtype, keep in product((torch.float32, torch.bfloat16), (True, False)):
@@ -61,4 +78,7 @@ for capability in (80, 90):
             highway(dtype, keep, masked, gates)
         for chunks, neurons in [(4, 2), (1, 8), (8, 1), (1, 1)]:
             ordered(dtype, keep, chunks, neurons)
+    for dtype, keep in product((torch.float32, torch.bfloat16, torch.float16), (True, False)):
+        lstm(dtype, keep)
+        gru(dtype, keep)
 print(*sorted(names))

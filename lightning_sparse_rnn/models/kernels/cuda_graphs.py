@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["recorded"]
+__all__ = ["float32_precision", "kernel_by_kernel", "record", "recorded"]
 
 Function = Callable[..., tuple[Tensor, ...]]
+Results = tuple[Tensor | None, ...]
+
+# Whether recordings are off for the time being, in all threads: autograd has some of its own.
+_off = False
 
 # A run of drawn lengths comes to some sixty, in layers of three shapes.
 _MOST_RECORDINGS = 192
@@ -65,19 +70,31 @@ def recorded(function: Function) -> Function:
 
 def _recordable_on(args: tuple[Any, ...]) -> torch.device | None:
     devices = {arg.device for arg in args if isinstance(arg, Tensor)}
-    if len(devices) != 1 or next(iter(devices)).type != "cuda" or torch.cuda.is_current_stream_capturing():
+    if len(devices) != 1 or next(iter(devices)).type != "cuda" or _off or torch.cuda.is_current_stream_capturing():
         return None
     return devices.pop()
+
+
+@contextmanager
+def kernel_by_kernel() -> Iterator[None]:
+    """Inside the ``with`` block what is :func:`recorded` runs as it is: something larger is being recorded."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
 
 
 def _key(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a recording depends on: shapes, types and plain values, and the precision of products."""
     autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     signature = tuple((arg.shape, arg.dtype, arg.device) if isinstance(arg, Tensor) else arg for arg in args)
-    return (*signature, autocast, _float32_precision())
+    return (*signature, autocast, float32_precision())
 
 
-def _float32_precision() -> str:
+def float32_precision() -> str:
+    """How products of float32 numbers are rounded on a GPU, in torch's words."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # it was set by torch's newer option, which this one cannot express
@@ -132,24 +149,58 @@ class _Recording:
 
 def _record(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Record what `run` does on a GPU, and return what does it again."""
+
+    def without_results() -> Results:
+        run()
+        return ()
+
+    ((replay, _),) = record([without_results], device, _shared(device)[1])
+    return replay
+
+
+def record(
+    runs: Sequence[Callable[[], Results]], device: torch.device, pool: Any = None
+) -> list[tuple[Callable[[], None], Results]]:
+    """Record what each of `runs` does on a GPU, one after the other.
+
+    Args:
+        runs: functions that neither wait for the GPU nor draw random numbers of generators other than torch's own. All
+            are called twice in this order, the second time for the recording.
+        device: the GPU.
+        pool: a pool of memory, of `torch.cuda.graph_pool_handle`, for what a recording needs while it runs. Recordings
+            of one pool may write over each other's memory, all but the results for as long as those are held. None: a
+            pool for this recording alone.
+
+    Returns:
+        For each run a function that does it again, and its results, which that function writes to where they are.
+
+    Raises:
+        RuntimeError: something in it cannot be recorded.
+    """
+    recordings = []
     with torch.cuda.device(device):
-        graph, (stream, pool) = torch.cuda.CUDAGraph(), _shared(device)
+        stream, _ = _shared(device)
+        pool = torch.cuda.graph_pool_handle() if pool is None else pool
         current = torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            run()  # libraries set themselves up at their first call on a stream, which cannot be recorded
+            for run in runs:
+                run()  # libraries set themselves up at their first call on a stream, which cannot be recorded
         current.wait_stream(stream)
         # A graph keeps the address of cuBLAS's workspace. One that is made while recording lies in the graphs' own
         # memory; the one there is may be freed before the graph: Lightning does so whenever a stage begins or ends.
         torch._C._cuda_clearCublasWorkspaces()
         try:
-            # Other threads, such as those that watch over other processes, may go on using the GPU.
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                run()
+            for run in runs:
+                graph = torch.cuda.CUDAGraph()
+                # Other threads, such as those that watch over other processes, may go on using the GPU.
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    results = run()
+                recordings.append((graph.replay, results))
         finally:
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.set_stream(current)  # where recording fails torch stays on the other one
-    return graph.replay
+    return recordings
 
 
 @functools.cache

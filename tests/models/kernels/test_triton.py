@@ -103,7 +103,8 @@ def test_networks_learn_the_same_with_fused_cells(kind, options, monkeypatch):
         for module in (highway_recurrence, ordered_recurrence):
             monkeypatch.setattr(module, "fused_cells", choose)
         found.append(run())
-    assert len(taken) >= 4
+    # At least once in training and once in evaluation; what is recorded asks no more.
+    assert len(taken) >= 2
     assert_close(*found, torch.float32)
 
 
@@ -136,7 +137,6 @@ def test_kernels_compile_for_gpus_that_are_not_here():
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    kernels = [
-        f"{module}_triton.{kernel}_cell" for module in ("highway", "ordered") for kernel in ("_backward", "_forward")
-    ]
+    modules = ("gru", "highway", "lstm", "ordered")
+    kernels = [f"{module}_triton.{kernel}_cell" for module in modules for kernel in ("_backward", "_forward")]
     assert done.stdout.split() == kernels
