@@ -14,13 +14,14 @@ FLOORS = (
     ("commands",),
     ("report",),
     ("runs",),
-    ("callbacks", "models", "inference"),
+    ("callbacks", "inference"),
+    ("models",),
     ("sparsity", "data", "checkpoints"),
     ("optim",),
     ("utilities",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-APART = {("models", "sparsity")}  # of the pairs that the floors would allow
+APART = {("models", "sparsity"), ("callbacks", "models")}  # of the pairs that the floors would allow
 WITHOUT_LIGHTNING = ("sparsity", "optim")
 LIGHTNING = ("pytorch_lightning", "lightning", "torchmetrics")
 
