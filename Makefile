@@ -9,7 +9,7 @@ OLDEST_TESTS := tests/callbacks tests/integration/test_trainer_options.py
 BARE := .venv-bare
 BARE_TESTS := tests/integration/test_bare.py tests/commands/test_export.py tests/integration/test_import_names.py
 
-.PHONY: setup train test test-bare lint clean
+.PHONY: setup train test test-bare lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) $(BARE) build dist *.egg-info

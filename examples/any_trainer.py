@@ -31,14 +31,14 @@ class WaveClassifier(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=3e-3)
 
 
-def waves(count: int, seed: int) -> TensorDataset:
-    """Fast then slow (class 0) or slow then fast (class 1), 40 steps of each, in noise."""
+def waves(count: int, seed: int, steps: int = 40) -> TensorDataset:
+    """Fast then slow (class 0) or slow then fast (class 1), so many steps of each, in noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (count,), generator=generator)
-    time = torch.arange(40.0)
+    time = torch.arange(float(steps))
     halves = torch.stack([torch.sin(time * 1.0), torch.sin(time * 0.5)])
     signal = torch.cat([halves[labels], halves[1 - labels]], dim=1)
-    return TensorDataset((signal + 0.5 * torch.randn(count, 80, generator=generator)).unsqueeze(2), labels)
+    return TensorDataset((signal + 0.5 * torch.randn(count, 2 * steps, generator=generator)).unsqueeze(2), labels)
 
 
 if __name__ == "__main__":
