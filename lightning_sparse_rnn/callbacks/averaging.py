@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -30,26 +31,59 @@ class NonMonotonicAveraging(ResumesExactly):
     ``save_weights_only=True`` there are the averaged weights alone.
 
     Args:
-        monitor: name of a validation metric that falls as the model improves.
+        monitor: name of a validation metric.
         restart_epochs: epochs (counted from 0) at whose start a new averaging phase begins, with a cleared history.
+        restart_at: the same as shares of ``trainer.max_epochs``, each in (0, 1) and rounded to a whole epoch of at
+            least 1: ``[2 / 3]`` is epoch 12 of 18 and epoch 4 of 6. Both may be given.
+        mode: ``"min"`` if ``monitor`` falls as the model improves, ``"max"`` if it rises. The trigger of the
+            optimizers then sees, and its history holds, the metric with its sign turned.
 
     Raises:
-        MisconfigurationException: when training starts, if there is no :class:`SNTASGD`, or the run has a callback or
-            a strategy that averaged weights do not go with; after the first validation, if ``monitor`` was not logged.
+        ValueError: an argument is out of its range.
+        MisconfigurationException: when training starts, if there is no :class:`SNTASGD`, if the run has a callback or
+            a strategy that averaged weights do not go with, or if ``restart_at`` is given and the Trainer has no
+            ``max_epochs``; after the first validation, if ``monitor`` was not logged.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> from lightning_sparse_rnn import NonMonotonicAveraging
+        >>> averaging = NonMonotonicAveraging("val_loss", restart_at=[2 / 3])
+        >>> trainer = Trainer(max_epochs=18, callbacks=[averaging], logger=False, enable_checkpointing=False)
     """
 
-    def __init__(self, monitor: str = "val_loss", restart_epochs: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        restart_epochs: Sequence[int] = (),
+        *,
+        restart_at: Sequence[float] = (),
+        mode: str = "min",
+    ) -> None:
         if isinstance(restart_epochs, (int, str)):
             raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
         if any(int(epoch) != epoch or epoch < 1 for epoch in restart_epochs):
             raise ValueError(
                 f"Expected `restart_epochs` to be whole numbers of at least 1, got {list(restart_epochs)}."
             )
+        if isinstance(restart_at, (Real, str)):
+            raise ValueError(
+                "Expected `restart_at` as a list of shares of `trainer.max_epochs`, such as [0.667], got "
+                f"{restart_at!r}."
+            )
+        if not all(isinstance(share, Real) and 0 < share < 1 for share in restart_at):
+            raise ValueError(
+                "Expected `restart_at` to be shares of `trainer.max_epochs` between 0 and 1, got "
+                f"{list(restart_at)}. Epochs go into `restart_epochs`."
+            )
+        if mode not in ("min", "max"):
+            raise ValueError(f"Expected `mode` to be 'min' or 'max', got {mode!r}.")
         self.monitor = monitor
         self.restart_epochs = tuple(sorted(int(epoch) for epoch in restart_epochs))
+        self.restart_at = tuple(sorted(float(share) for share in restart_at))
+        self.mode = mode
         self._began_epoch: int | None = None
         self._validates_averages = False
-        self._restarts = 0
+        self._restarted = 0  # the epoch up to which all restarts have been made; none is due at epoch 0
         self._handle: RemovableHandle | None = None
 
     @property
@@ -72,13 +106,17 @@ class NonMonotonicAveraging(ResumesExactly):
         return {
             "began_epoch": self._began_epoch,
             "validates_averages": self._validates_averages,
-            "restarts": self._restarts,
+            "restarted": self._restarted,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began_epoch = state_dict["began_epoch"]
         self._validates_averages = state_dict["validates_averages"]
-        self._restarts = state_dict["restarts"]
+        if "restarted" in state_dict:
+            self._restarted = state_dict["restarted"]
+        else:  # saved when there were only `restart_epochs`, as how many of them were over
+            over = self.restart_epochs[: state_dict["restarts"]]
+            self._restarted = max(over, default=0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -99,13 +137,14 @@ class NonMonotonicAveraging(ResumesExactly):
                 f"NonMonotonicAveraging expects an SNTASGD among the optimizers, got {found}. Return one from "
                 "`configure_optimizers`, or leave the callback out."
             )
+        self._restarts(trainer)  # raises before time is lost
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
             self._began_epoch, self._validates_averages = None, False  # a new fit has new optimizers
         if trainer.current_epoch == 0:
-            self._restarts = 0
+            self._restarted = 0
         if not trainer.enable_validation:
             rank_zero_warn(
                 f"NonMonotonicAveraging waits for {self.monitor!r} after validations, and this run has none: the "
@@ -121,14 +160,24 @@ class NonMonotonicAveraging(ResumesExactly):
         self._restart_if_due(trainer)
 
     def _restart_if_due(self, trainer: Trainer) -> None:
-        while (
-            self._restarts < len(self.restart_epochs) and self.restart_epochs[self._restarts] <= trainer.current_epoch
-        ):
-            self._restarts += 1
-            for optimizer in _optimizers(trainer):
-                optimizer.restart()
-            if self._began_epoch is None:
-                self._began_epoch = trainer.current_epoch
+        due = [epoch for epoch in self._restarts(trainer) if self._restarted < epoch <= trainer.current_epoch]
+        if not due:
+            return
+        self._restarted = max(due)
+        for optimizer in _optimizers(trainer):
+            optimizer.restart()
+        if self._began_epoch is None:
+            self._began_epoch = trainer.current_epoch
+
+    def _restarts(self, trainer: Trainer) -> list[int]:
+        """The epochs at whose start a new phase begins, in the run as the Trainer plans it now."""
+        epochs = trainer.max_epochs
+        if self.restart_at and (epochs is None or epochs < 1):
+            raise MisconfigurationException(
+                "NonMonotonicAveraging(restart_at=...) takes shares of `trainer.max_epochs`, and this Trainer has "
+                "none. Set `max_epochs`, or give `restart_epochs`."
+            )
+        return [*self.restart_epochs, *(max(1, round(share * (epochs or 0))) for share in self.restart_at)]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _training_goes_on(trainer):
@@ -140,14 +189,14 @@ class NonMonotonicAveraging(ResumesExactly):
         if not _training_goes_on(trainer):
             return
         self._show_training_weights(trainer)
-        loss = self._loss(trainer)
+        metric = self._metric(trainer)
         for optimizer in _optimizers(trainer):
-            if optimizer.observe(loss):
+            if optimizer.observe(metric if self.mode == "min" else -metric):
                 if self._began_epoch is None:
                     self._began_epoch = trainer.current_epoch
                 rank_zero_info(
-                    f"Epoch {trainer.current_epoch}: {self.monitor} {loss:.4f} is above the best of all but the last "
-                    "validations. Averaging begins."
+                    f"Epoch {trainer.current_epoch}: {self.monitor} {metric:.4f} is worse than the best of all but the "
+                    "last validations. Averaging begins."
                 )
         super().on_validation_end(trainer, pl_module)
 
@@ -181,7 +230,7 @@ class NonMonotonicAveraging(ResumesExactly):
             for name, weight in checkpoint.get(_KEY, {}).items():
                 parameters[name].copy_(weight)
 
-    def _loss(self, trainer: Trainer) -> float:
+    def _metric(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
             raise MisconfigurationException(

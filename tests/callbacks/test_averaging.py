@@ -88,6 +88,13 @@ def test_averaging_begins_when_a_loss_is_worse_than_the_best_of_all_but_the_last
     assert trainer.optimizers[0].history == tuple(losses)
 
 
+def test_a_metric_that_rises_is_followed_by_its_falls(tmp_path: Path) -> None:
+    module, averaging = Scripted([1, 2, 3, 2, 1, 0]), NonMonotonicAveraging("scripted", mode="max")
+    trainer = fit(tmp_path, module, averaging)
+    assert averaging.began_epoch == 4  # 1 < max(1, 2, 3): the last one is left out; 2 at epoch 3 equals the best then
+    assert trainer.optimizers[0].history == (-1, -2, -3, -2, -1, 0)
+
+
 # -------------------------------------------------------------------------------------------- what is seen, and when
 
 
@@ -231,6 +238,43 @@ def test_one_callback_serves_one_run_after_another(tmp_path: Path) -> None:
     assert averaging.began_epoch is None
 
 
+@pytest.mark.parametrize(
+    ("share", "epochs", "began"),
+    [(2 / 3, 6, 4), (0.667, 6, 4), (2 / 3, 18, 12), (0.667, 18, 12), (0.5, 3, 2), (0.1, 4, 1), (0.9, 2, None)],
+)
+def test_a_share_of_training_is_a_whole_epoch(tmp_path: Path, share: float, epochs: int, began: int | None) -> None:
+    averaging = NonMonotonicAveraging("scripted", restart_at=[share])
+    fit(tmp_path, Scripted([9] * epochs), averaging, max_epochs=epochs, limit_train_batches=1, limit_val_batches=1)
+    assert averaging.began_epoch == began
+
+
+def test_a_longer_run_begins_a_phase_at_its_own_share(tmp_path: Path) -> None:
+    """A run of 2 epochs, resumed for 6, begins again at half of the 6."""
+    path = tmp_path / "two.ckpt"
+    first = fit(tmp_path, Scripted([9] * 2), NonMonotonicAveraging("scripted", restart_at=[0.5]), max_epochs=2)
+    first.save_checkpoint(path)
+    module, record = Scripted([9] * 6), Weights()
+    averaging = NonMonotonicAveraging("scripted", restart_at=[0.5])
+    make_trainer(tmp_path, [record, averaging], max_epochs=6).fit(module, *loaders(), ckpt_path=str(path))
+    assert averaging.began_epoch == 1
+    assert len(record.trained) == 20
+    for name, value in weights(module).items():
+        torch.testing.assert_close(value, mean(record.trained[5:])[name], rtol=1e-5, atol=1e-6)
+
+
+def test_restarts_saved_as_a_count_are_understood() -> None:
+    averaging = NonMonotonicAveraging(restart_epochs=[2, 5])
+    for count, epoch in ((0, 0), (1, 2), (2, 5)):
+        averaging.load_state_dict({"began_epoch": None, "validates_averages": False, "restarts": count})
+        assert averaging.state_dict()["restarted"] == epoch
+
+
+def test_a_share_of_a_run_without_planned_epochs_is_refused(tmp_path: Path) -> None:
+    averaging = NonMonotonicAveraging("scripted", restart_at=[0.5])
+    with pytest.raises(MisconfigurationException, match=r"and this Trainer has none\. Set `max_epochs`"):
+        fit(tmp_path, Scripted([9] * 6), averaging, max_epochs=-1, max_steps=3)
+
+
 @pytest.mark.parametrize("every", [1, 4])
 def test_a_phase_begins_in_a_run_resumed_from_right_before_it(tmp_path: Path, every: int) -> None:
     def run(module: Scripted, *callbacks: pl.Callback, **options: Any) -> dict[str, Tensor]:
@@ -272,3 +316,20 @@ def test_a_run_without_validation_is_pointed_out_and_never_averages(tmp_path: Pa
 def test_bad_restart_epochs_are_refused(epochs: list[float]) -> None:
     with pytest.raises(ValueError, match="Expected `restart_epochs` to be whole numbers of at least 1, got "):
         NonMonotonicAveraging("val_loss", restart_epochs=epochs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shares", [[0.0], [1.0], [0.5, 12], [-0.5], [True], ["0.5"]])
+def test_shares_out_of_range_are_refused(shares: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"Expected `restart_at` to be shares .* between 0 and 1, got "):
+        NonMonotonicAveraging(restart_at=shares)
+
+
+@pytest.mark.parametrize("shares", [0.5, "0.5"])
+def test_one_share_is_refused_with_how_to_write_it(shares: Any) -> None:
+    with pytest.raises(ValueError, match=r"Expected `restart_at` as a list of shares .* such as \[0\.667\], got"):
+        NonMonotonicAveraging(restart_at=shares)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected `mode` to be 'min' or 'max', got 'lowest'"):
+        NonMonotonicAveraging(mode="lowest")
