@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from lightning_sparse_rnn.checkpoints.snapshots import snapshot
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["BackgroundCheckpointIO", "WholeFileCheckpointIO"]
@@ -41,13 +41,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
 
 class BackgroundCheckpointIO(WholeFileCheckpointIO):
-    """Saves a checkpoint to the CPU's memory, and lets another thread write the file.
+    """Copies a checkpoint to the CPU's memory, and lets another thread write the file.
 
     For training on a GPU, whose epoch may take no longer than writing a file and waiting for the disk. Files are
     written as :class:`WholeFileCheckpointIO` writes them, in the order in which they were saved, and are there when the
-    Trainer has ended or reads one; one that is saved afterwards, when the process ends. In memory there is at most one
-    copy a file. Where two files would get one name, Lightning gives the second another, but only if it finds the first:
-    let the names that a `ModelCheckpoint` makes differ.
+    Trainer has ended or reads one; one that is saved afterwards, when the process ends. What waits to be written gives
+    way to what is saved later under its name, so that training never waits for a slow disk. In memory there are at most
+    two copies a file, one that is being written and one that waits. Where two files would get one name, Lightning gives
+    the second another, but only if it finds the first: let the names that a `ModelCheckpoint` makes differ.
 
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
@@ -55,16 +56,21 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
 
     def __init__(self) -> None:
         self._writer: ThreadPoolExecutor | None = None
-        self._waiting: dict[str, Future[None]] = {}
+        self._writings: list[tuple[str, Future[None]]] = []
 
-    def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
-        self._wait([name for name, writing in self._waiting.items() if writing.done() or name == str(path)])
-        saved = io.BytesIO()
-        content(saved)
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        self._wait(only_ended=True)
+        saved = snapshot(checkpoint)
+        self._writings = [
+            (name, writing) for name, writing in self._writings if name != str(path) or not writing.cancel()
+        ]
         self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        writing = self._writer.submit(super().write, lambda file: file.write(saved.getbuffer()), path)
+        writing = self._writer.submit(super().save_checkpoint, saved, path)
         writing.add_done_callback(_tell)
-        self._waiting[str(path)] = writing
+        self._writings.append((str(path), writing))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         self._wait()
@@ -84,15 +90,16 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
                 self._writer = None
         super().teardown()
 
-    def _wait(self, names: list[str] | None = None) -> None:
-        """Wait for these files, or all; each that could not be written is told of once, whatever became of others."""
-        writings = [self._waiting.pop(name) for name in (list(self._waiting) if names is None else names)]
-        wait(writings)
-        for writing in writings:
+    def _wait(self, only_ended: bool = False) -> None:
+        """Wait for all files; one that could not be written is told of once, whatever became of others."""
+        ended = [writing for _, writing in self._writings if not only_ended or writing.done()]
+        self._writings = [(name, writing) for name, writing in self._writings if writing not in ended]
+        wait(ended)
+        for writing in ended:
             writing.result()
 
 
 def _tell(writing: Future[None]) -> None:
     # At once, and even if nothing is saved or read any more.
-    if error := writing.exception():
+    if not writing.cancelled() and (error := writing.exception()):
         rank_zero_warn(f"A checkpoint could not be written: {error}")

@@ -19,6 +19,7 @@ from torch import nn
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
+from lightning_sparse_rnn.checkpoints.snapshots import snapshot
 from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, WholeFileCheckpointIO
 from lightning_sparse_rnn.models import LanguageModel
 
@@ -264,13 +265,35 @@ def test_files_written_in_the_background_are_whole_when_they_are_read_or_written
     assert background.load_checkpoint(tmp_path / "2.ckpt")["global_step"] == 2
     assert background.load_checkpoint(tmp_path / "1.ckpt")["global_step"] == 1
     slow.clear()
-    background.save_checkpoint({"global_step": 3, "state_dict": {}}, tmp_path / "1.ckpt")
-    threading.Timer(0.2, slow.set).start()
-    background.save_checkpoint({"global_step": 4, "state_dict": {}}, tmp_path / "1.ckpt")
-    assert torch.load(tmp_path / "1.ckpt")["global_step"] == 3
+    written = []
+    for step in (3, 4, 5, 6):  # the first is being written; of those that wait for it the last one counts
+        background.save_checkpoint({"global_step": step, "state_dict": {}}, tmp_path / "1.ckpt")
+        written.append(torch.load(tmp_path / "1.ckpt")["global_step"])
+    assert written == [1, 1, 1, 1]
+    assert len(background._writings) <= 2
+    slow.set()
+    assert background.load_checkpoint(tmp_path / "1.ckpt")["global_step"] == 6
+    background.save_checkpoint({"global_step": 7, "state_dict": {}}, tmp_path / "1.ckpt")
     background.remove_checkpoint(tmp_path / "1.ckpt")
     assert not (tmp_path / "1.ckpt").exists()
     background.teardown()
+
+
+def test_a_snapshot_is_what_there_was_and_shares_what_was_shared() -> None:
+    flat = torch.arange(12.0)
+    weights = nn.Linear(2, 2).state_dict()
+    before = {"all": flat, "part": flat[3:9].view(2, 3).t(), "list": [1, (flat, "a")], "weights": weights}
+    before["none"], before["scalar"] = torch.empty(0), torch.tensor(3)
+    after = snapshot(before)
+    assert differences(before, after) == []
+    assert after["part"].untyped_storage().data_ptr() == after["all"].untyped_storage().data_ptr()
+    assert after["list"][1][0].data_ptr() == after["all"].data_ptr() != flat.data_ptr()
+    assert after["part"].stride() == before["part"].stride()
+    assert after["weights"]._metadata == weights._metadata
+    flat.zero_()
+    before["list"].append(2)
+    assert after["all"].sum() == 66.0
+    assert len(after["list"]) == 2
 
 
 @pytest.mark.parametrize(
