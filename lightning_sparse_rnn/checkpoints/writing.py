@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from lightning_sparse_rnn.checkpoints.packing import pack, unpack
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["BackgroundCheckpointIO", "WholeFileCheckpointIO"]
@@ -24,13 +25,28 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     that folder is on another disk: a run killed meanwhile has lost the old checkpoint and not got the new one. This
     class writes beside the checkpoint, under its name with ``.part`` appended, and waits for the disk. Checkpoints that
     are not local files are written Lightning's way. Use it with ``Trainer(plugins=[WholeFileCheckpointIO()])``.
+
+    Args:
+        compact: write live values and one bit per position instead of dense tensors, which come back bit for bit: a
+            third of the size of a model at sparsity 0.67. Takes 1 s per 30 million weights. Such files are read by this
+            class, whatever its ``compact`` says, by ``load_checkpoint`` and by the commands; to Lightning and torch
+            alone they have no weights.
     """
+
+    def __init__(self, compact: bool = False) -> None:
+        self.compact = compact
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if storage_options is not None or "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
+            super().save_checkpoint(pack(checkpoint) if self.compact else checkpoint, path, storage_options)
+        elif self.compact:
+            self.write_compact(checkpoint, Path(path))
         else:
             self.write(lambda file: torch.save(checkpoint, file), Path(path))
+
+    def write_compact(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Write a local file with packed tensors, whole or not at all."""
+        self.write(lambda file: torch.save(pack(checkpoint), file), path)
 
     def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
         """Write a local file, whole or not at all, by calling ``content`` with it."""
@@ -38,6 +54,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         # A name that stays the same: what a killed process leaves is written over, and does not fill the disk.
         with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
             content(file)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, compact or not, as Lightning does.
+
+        Raises:
+            ValueError: a compact checkpoint is damaged.
+        """
+        return unpack(super().load_checkpoint(path, *args, **options))
 
 
 class BackgroundCheckpointIO(WholeFileCheckpointIO):
@@ -49,27 +73,44 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
     copy a file. Where two files would get one name, Lightning gives the second another, but only if it finds the first:
     let the names that a `ModelCheckpoint` makes differ.
 
+    Args:
+        compact: as for :class:`WholeFileCheckpointIO`; the other thread does the work.
+
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compact: bool = False) -> None:
+        super().__init__(compact)
         self._writer: ThreadPoolExecutor | None = None
         self._waiting: dict[str, Future[None]] = {}
 
     def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
+        self._write_later(content, lambda saved, file: file.write(saved.getbuffer()), path)
+
+    def write_compact(self, checkpoint: dict[str, Any], path: Path) -> None:
+        def packed(saved: io.BytesIO, file: BinaryIO) -> None:
+            saved.seek(0)
+            # Of this process, moments ago: as much to be trusted as what was saved.
+            torch.save(pack(torch.load(saved, map_location="cpu", weights_only=False)), file)
+
+        self._write_later(lambda file: torch.save(checkpoint, file), packed, path)
+
+    def _write_later(
+        self, content: Callable[[BinaryIO], Any], finish: Callable[[io.BytesIO, BinaryIO], Any], path: Path
+    ) -> None:
+        """Call ``content`` now with a place in memory, and ``finish`` in the other thread with that and the file."""
         self._wait([name for name, writing in self._waiting.items() if writing.done() or name == str(path)])
         saved = io.BytesIO()
         content(saved)
         self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        writing = self._writer.submit(super().write, lambda file: file.write(saved.getbuffer()), path)
+        writing = self._writer.submit(super().write, lambda file: finish(saved, file), path)
         writing.add_done_callback(_tell)
         self._waiting[str(path)] = writing
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         self._wait()
-        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **options)
-        return loaded
+        return super().load_checkpoint(path, *args, **options)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         self._wait()
