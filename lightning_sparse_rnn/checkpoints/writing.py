@@ -37,16 +37,12 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         self.compact = compact
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if self.compact:
+            checkpoint = pack(checkpoint)
         if storage_options is not None or "://" in str(path):
-            super().save_checkpoint(pack(checkpoint) if self.compact else checkpoint, path, storage_options)
-        elif self.compact:
-            self.write_compact(checkpoint, Path(path))
+            super().save_checkpoint(checkpoint, path, storage_options)
         else:
             self.write(lambda file: torch.save(checkpoint, file), Path(path))
-
-    def write_compact(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Write a local file with packed tensors, whole or not at all."""
-        self.write(lambda file: torch.save(pack(checkpoint), file), path)
 
     def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
         """Write a local file, whole or not at all, by calling ``content`` with it."""
@@ -74,7 +70,7 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
     let the names that a `ModelCheckpoint` makes differ.
 
     Args:
-        compact: as for :class:`WholeFileCheckpointIO`; the other thread does the work.
+        compact: as for :class:`WholeFileCheckpointIO`.
 
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
@@ -86,25 +82,11 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
         self._waiting: dict[str, Future[None]] = {}
 
     def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
-        self._write_later(content, lambda saved, file: file.write(saved.getbuffer()), path)
-
-    def write_compact(self, checkpoint: dict[str, Any], path: Path) -> None:
-        def packed(saved: io.BytesIO, file: BinaryIO) -> None:
-            saved.seek(0)
-            # Of this process, moments ago: as much to be trusted as what was saved.
-            torch.save(pack(torch.load(saved, map_location="cpu", weights_only=False)), file)
-
-        self._write_later(lambda file: torch.save(checkpoint, file), packed, path)
-
-    def _write_later(
-        self, content: Callable[[BinaryIO], Any], finish: Callable[[io.BytesIO, BinaryIO], Any], path: Path
-    ) -> None:
-        """Call ``content`` now with a place in memory, and ``finish`` in the other thread with that and the file."""
         self._wait([name for name, writing in self._waiting.items() if writing.done() or name == str(path)])
         saved = io.BytesIO()
         content(saved)
         self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        writing = self._writer.submit(super().write, lambda file: finish(saved, file), path)
+        writing = self._writer.submit(super().write, lambda file: file.write(saved.getbuffer()), path)
         writing.add_done_callback(_tell)
         self._waiting[str(path)] = writing
 

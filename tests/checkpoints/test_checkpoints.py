@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable
