@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from lightning_sparse_rnn.checkpoints.packing import unpack
+
 __all__ = ["find_last_good", "load_checkpoint", "peek"]
 
 
@@ -38,6 +40,8 @@ def find_last_good(folder: str | Path) -> Path | None:
 def peek(path: Path) -> dict[str, Any]:
     """Open a checkpoint without reading its tensors, or making sure that they are whole.
 
+    Of a compact one the large tensors stay as they are in the file: see ``checkpoints/packing.py``.
+
     Raises:
         OSError: there is no such file.
         ValueError: as :func:`load_checkpoint`, as far as that shows.
@@ -63,7 +67,11 @@ def load_checkpoint(path: str | Path, *, weights_only: bool = True, map_location
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
     _check_whole(path)
-    return _read(path, weights_only=weights_only, map_location=map_location)
+    checkpoint = _read(path, weights_only=weights_only, map_location=map_location)
+    try:
+        return unpack(checkpoint)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _read(path: Path, **options: Any) -> dict[str, Any]:
@@ -95,6 +103,8 @@ def _check_whole(path: Path) -> None:
     _check_end(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise ValueError("it is compressed, which torch does not do")
             checksums = any(record.CRC for record in archive.infolist())  # torch can be told to write none
             record = archive.testzip() if checksums else None
     except Exception as error:  # whatever damaged headers make zipfile raise

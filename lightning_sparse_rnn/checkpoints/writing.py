@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from lightning_sparse_rnn.checkpoints.packing import pack, unpack
 from lightning_sparse_rnn.checkpoints.snapshots import snapshot
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
@@ -24,9 +25,20 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
     that folder is on another disk: a run killed meanwhile has lost the old checkpoint and not got the new one. This
     class writes beside the checkpoint, under its name with ``.part`` appended, and waits for the disk. Checkpoints that
     are not local files are written Lightning's way. Use it with ``Trainer(plugins=[WholeFileCheckpointIO()])``.
+
+    Args:
+        compact: write live values and one bit per position instead of dense tensors, which come back bit for bit: a
+            third of the size of a model at sparsity 0.67. Takes 1 s per 30 million weights. Such files are read by this
+            class, whatever its ``compact`` says, by ``load_checkpoint`` and by the commands; to Lightning and torch
+            alone they have no weights.
     """
 
+    def __init__(self, compact: bool = False) -> None:
+        self.compact = compact
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if self.compact:
+            checkpoint = pack(checkpoint)
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
         else:
@@ -39,6 +51,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
             content(file)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, compact or not, as Lightning does.
+
+        Raises:
+            ValueError: a compact checkpoint is damaged.
+        """
+        return unpack(super().load_checkpoint(path, *args, **options))
+
 
 class BackgroundCheckpointIO(WholeFileCheckpointIO):
     """Copies a checkpoint to the CPU's memory, and lets another thread write the file.
@@ -50,11 +70,15 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
     two copies a file, one that is being written and one that waits. Where two files would get one name, Lightning gives
     the second another, but only if it finds the first: let the names that a `ModelCheckpoint` makes differ.
 
+    Args:
+        compact: as for :class:`WholeFileCheckpointIO`.
+
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compact: bool = False) -> None:
+        super().__init__(compact)
         self._writer: ThreadPoolExecutor | None = None
         self._writings: list[tuple[str, Future[None]]] = []
 
@@ -74,8 +98,7 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         self._wait()
-        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **options)
-        return loaded
+        return super().load_checkpoint(path, *args, **options)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         self._wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import shutil
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_runs import QUIET, Recipe, differences, language_model
+from lightning_runs import QUIET, Recipe, differences, language_model, rest_differs
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from lightning_sparse_rnn import SelfishSparseCallback
+from lightning_sparse_rnn.checkpoints import packing
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
 from lightning_sparse_rnn.checkpoints.snapshots import snapshot
@@ -149,6 +153,15 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickle.loads, (pickle.dumps(0),)
+
+
+def test_a_checkpoint_with_other_objects_is_read_if_it_is_trusted(tmp_path: Path) -> None:
+    options = {"rate": functools.partial(max, 1), "sizes": OmegaConf.create({"hidden": 5}), "root": Path("text")}
+    path = save(tmp_path / "objects.ckpt", 1, hyper_parameters=options)
+    with pytest.raises(ValueError, match="If you trust whoever made the file, pass weights_only=False"):
+        load_checkpoint(path)
+    read = load_checkpoint(path, weights_only=False)["hyper_parameters"]
+    assert (read["rate"](0), read["sizes"], read["root"]) == (1, options["sizes"], Path("text"))
 
 
 def test_a_checkpoint_with_other_objects_is_not_read(tmp_path: Path) -> None:
@@ -328,12 +341,26 @@ def test_what_could_not_be_written_in_the_background_is_told(
     background.teardown()  # there is nothing left to tell
 
 
-def test_a_run_that_saves_in_the_background_goes_on_exactly_as_the_one_that_does_not(tmp_path: Path) -> None:
-    files = []
-    for io in (WholeFileCheckpointIO(), BackgroundCheckpointIO()):
-        saver = ModelCheckpoint(tmp_path / "saved", filename="{step}", save_top_k=-1, every_n_train_steps=4)
-        Recipe("text", options={"max_epochs": 5, "plugins": [io]}).run(tmp_path, saver)
-        files.append({path.name: load_checkpoint(path) for path in (tmp_path / "saved").glob("*.ckpt")})
-        shutil.rmtree(tmp_path / "saved")
+def test_runs_that_save_in_the_background_or_compactly_go_on_exactly_as_the_one_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_SMALLEST", 0)
+    compactly = [WholeFileCheckpointIO(compact=True), BackgroundCheckpointIO(compact=True)]
+    saved, runs, files = tmp_path / "saved", [], []
+    for io in (WholeFileCheckpointIO(), BackgroundCheckpointIO(), *compactly):
+        shutil.rmtree(saved, ignore_errors=True)
+        saver = ModelCheckpoint(saved, filename="{step}", save_top_k=-1, every_n_train_steps=4)
+        runs.append(Recipe("text", options={"max_epochs": 5, "plugins": [io]}).run(tmp_path, saver))
+        files.append({path.name: load_checkpoint(path) for path in saved.glob("*.ckpt")})
     assert len(files[0]) == 7
-    assert not differences(*files)
+    for others in files[1:]:
+        assert not differences(files[0], others)
+    # Read by a Trainer whose own files are not compact; before and after averaging has begun.
+    for step in ("step=8.ckpt", "step=24.ckpt"):
+        assert "lightning_sparse_rnn.packed" in torch.load(saved / step, weights_only=True)
+        recipe = Recipe("text", options={"max_epochs": 5, "plugins": [WholeFileCheckpointIO()]})
+        assert not rest_differs(runs[0], recipe.run(tmp_path, ckpt_path=saved / step))
+    loaded = LanguageModel.load_from_checkpoint(saved / "step=24.ckpt")
+    assert not differences(dict(loaded.state_dict()), dict(files[0]["step=24.ckpt"]["state_dict"]))
+    topology = SelfishSparseCallback.from_checkpoint(saved / "step=24.ckpt").state_dict()["topology"]
+    assert not differences(topology, files[0]["step=24.ckpt"]["callbacks"]["SelfishSparseCallback"]["topology"])
