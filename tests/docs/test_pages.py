@@ -70,9 +70,9 @@ def recipe(file: str) -> str:
 
 
 def test_the_schedule_of_the_page_trains(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_rules.py").write_text(recipe("my_rules.py"))
+    (tmp_path / "my_schedules.py").write_text(recipe("my_schedules.py"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    results = train(small_config(text, tmp_path, "method.schedule=my_rules.two_steps"), tmp_path / "run")
+    results = train(small_config(text, tmp_path, "method.schedule=my_schedules.two_steps"), tmp_path / "run")
     assert results["sparsity"] == pytest.approx(0.67, abs=0.01)
 
 
