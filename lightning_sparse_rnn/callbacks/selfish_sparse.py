@@ -24,6 +24,7 @@ from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.optim.masked import Masking, forget
 from lightning_sparse_rnn.optim.sntasgd import SNTASGD
 from lightning_sparse_rnn.sparsity import PositionRule, SparseTopology, TopologyUpdate, sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.rules.allocation import AllocationRule
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule
 from lightning_sparse_rnn.sparsity.rules.schedules import SCHEDULES, PruneRate, Schedule, SparsityRamp
@@ -86,7 +87,7 @@ class SelfishSparseCallback(ResumesExactly):
         exclude: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        rules = SparseTopology.check_options(sparsity, allocation, pruning, growth, redistribution)
+        rules = TopologyOptions(sparsity, allocation, pruning, growth, redistribution).rules()
         self._options: dict[str, Any] = {
             "sparsity": float(sparsity if initial_sparsity is None else initial_sparsity),
             "allocation": allocation,

@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["GateLayout", "find_gates"]
+__all__ = ["GateLayout", "find_gates", "layouts_of"]
 
 # Row order of the stacked matrices, as torch documents it for each layer and its cell.
 _TORCH_GATES: dict[type[nn.Module], tuple[str, ...]] = {
@@ -92,6 +92,17 @@ def find_gates(module: nn.Module, given: Given | None = None) -> dict[str, GateL
             layout = GateLayout(dict(rows), _layer_of(_wrapped(prefix, owner), name))
             found.setdefault(first[aliases[_join(prefix, full)]], layout)
     return found
+
+
+def layouts_of(
+    module: nn.Module, parameters: Mapping[str, Tensor], given: Given | None = None
+) -> dict[str, GateLayout]:
+    """Return the gates of each of these parameters; one without any is a single block, and a layer of its own."""
+    gates = find_gates(module, given)
+    return {
+        name: gates.get(name) or GateLayout({"all": parameter.size(0)}, layer=name)
+        for name, parameter in parameters.items()
+    }
 
 
 def _join(*parts: str) -> str:

@@ -15,7 +15,7 @@ _DECAY = 0.9
 class Momenta:
     """An exponential mean of each parameter's dense gradient, ``m ← 0.9·m + 0.1·g``, inactive positions included.
 
-    Costs one pass over the parameters a step, and 4 bytes a weight.
+    Costs one pass over the parameters at each step, and 4 bytes for each weight.
 
     Args:
         parameters: by name.
@@ -34,14 +34,23 @@ class Momenta:
         wanted = set(parameters)
         for name, parameter in self._parameters.items():
             if parameter in wanted and parameter.grad is not None:
-                self.follow(name)
-                self.means[name].lerp_(parameter.grad.to(self.means[name].dtype), 1.0 - _DECAY)
+                mean = self._here(name)
+                mean.lerp_(parameter.grad.to(mean.dtype), 1.0 - _DECAY)
 
-    def follow(self, name: str) -> None:
-        """Bring a mean to where its parameter has moved since."""
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the means, on the devices where the parameters are now."""
+        return {name: self._here(name) for name in self.means}
+
+    def _here(self, name: str) -> Tensor:
         self.means[name] = self.means[name].to(self._parameters[name].device)
+        return self.means[name]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of the means."""
+        return {name: mean.clone() for name, mean in self.means.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over saved means; those that are not there stay as they are."""
-        for name, mean in state.items():
-            self.means[name].copy_(mean)
+        """Take over saved means; those that are not there stay as they are, and those of others are left."""
+        for name, mean in self.means.items():
+            if name in state:
+                mean.copy_(state[name])

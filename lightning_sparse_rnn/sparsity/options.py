@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_sparse_rnn.sparsity.initial_masks import NONZERO, SNIP
-from lightning_sparse_rnn.sparsity.rules.allocation import ALLOCATIONS, AllocationRule
-from lightning_sparse_rnn.sparsity.rules.initial_scale import INITIAL_SCALES, InitialScale
+from torch import nn
+
+from lightning_sparse_rnn.sparsity.rules.allocation import find_allocation
+from lightning_sparse_rnn.sparsity.rules.contract import (
+    AllocationRule,
+    InitialScale,
+    PositionRule,
+    ShareRule,
+    needed_by,
+)
+from lightning_sparse_rnn.sparsity.rules.initial_scale import INITIAL_SCALES
 from lightning_sparse_rnn.sparsity.rules.method import Rules
-from lightning_sparse_rnn.sparsity.rules.positions import PositionRule
-from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule
+from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
+from lightning_sparse_rnn.sparsity.selection import names_of
 from lightning_sparse_rnn.utilities.checks import check_fraction
 from lightning_sparse_rnn.utilities.lookup import find_rule
 
@@ -22,8 +30,12 @@ __all__ = ["TopologyOptions"]
 class TopologyOptions:
     """The options of a :class:`~lightning_sparse_rnn.SparseTopology`, which says what each means; checked when made.
 
-    ``include``, ``exclude`` and ``gates`` are kept as plain strings, lists and dicts, whatever sequences and mappings
-    they were given as.
+    Patterns, ``gates`` and densities are kept as plain strings, lists and dicts, whatever sequences and mappings they
+    were given as.
+
+    >>> TopologyOptions(sparsity=67)
+    Traceback (most recent call last):
+    ValueError: Expected `sparsity` in [0, 1), got 67. Did you mean 0.67?
 
     Raises:
         ValueError: an option is out of range or unknown, or rules do not go together.
@@ -31,7 +43,7 @@ class TopologyOptions:
     """
 
     sparsity: float = 0.67
-    allocation: str | AllocationRule = "uniform"
+    allocation: str | AllocationRule | Mapping[str, float] = "uniform"
     pruning: str | PositionRule = "magnitude"
     growth: str | PositionRule | None = "random"
     redistribution: str | ShareRule | Redistribution = "gates"
@@ -44,6 +56,7 @@ class TopologyOptions:
     def __post_init__(self) -> None:
         plain = {
             "sparsity": check_fraction("sparsity", self.sparsity),
+            "allocation": _plain(self.allocation),
             "include": _plain(self.include),
             "exclude": _plain(self.exclude),
             "gates": _plain(self.gates),
@@ -51,18 +64,27 @@ class TopologyOptions:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
-        find_rule("allocation", self.allocation, {**ALLOCATIONS, NONZERO: None, SNIP: None})
-        find_rule("initial_scale", self.initial_scale, INITIAL_SCALES)
+        find_allocation(self.allocation)
         self.rules()
+        find_rule("initial_scale", self.initial_scale, INITIAL_SCALES)
 
     def rules(self) -> Rules:
         """Return the rules of its updates."""
         return Rules.find(self.pruning, self.growth, self.redistribution)
 
+    def allocation_rule(self, module: nn.Module) -> AllocationRule:
+        """Return the rule of its first masks; patterns in it are over the names of the module's parameters."""
+        return find_allocation(self.allocation, names_of(module))
+
+    def scale(self) -> InitialScale | None:
+        """Return what scales its first live weights, if anything does."""
+        scale: InitialScale = find_rule("initial_scale", self.initial_scale, INITIAL_SCALES)
+        return None if self.reads_weights or scale is INITIAL_SCALES["none"] else scale
+
     @property
     def reads_weights(self) -> bool:
-        """Whether the allocation chooses by the weights that it finds, instead of drawing at random."""
-        return self.allocation == NONZERO
+        """Whether the allocation chooses by the weights that it finds, which are trained, and draws nothing."""
+        return needed_by(find_allocation(self.allocation)) == {"weights"}
 
 
 def _plain(given: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -10,7 +11,13 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["embeddings_of", "sparsifiable_parameters"]
+from lightning_sparse_rnn.sparsity.shared_memory import check_memory
+
+__all__ = ["embeddings_of", "names_of", "sparsifiable_parameters"]
+
+
+#: Parameters of these are gains and shifts, in the shape of what they normalise.
+_NORMS = (nn.LayerNorm, nn.GroupNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
 
 
 def sparsifiable_parameters(
@@ -20,23 +27,29 @@ def sparsifiable_parameters(
 ) -> dict[str, nn.Parameter]:
     """Return the parameters of ``module`` to make sparse, by name; a tied tensor stands under its first name.
 
+    These are the trainable floating-point ones with two or more dimensions, those of torch's norm layers excepted.
+
     Raises:
         ValueError: there are none, or a pattern matches none of them; the message lists them. Or one is made by
-            ``weight_norm``.
+            ``weight_norm``, or shares its memory with another parameter.
+
+    Warns:
+        UserWarning: a trainable matrix is complex, and stays dense.
     """
-    names: dict[nn.Parameter, list[str]] = {}
+    matrices: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        matrix = parameter.dim() >= 2 and parameter.numel() > 0
-        if matrix and parameter.requires_grad and parameter.is_floating_point():
-            names.setdefault(parameter, []).append(name)
+        if parameter.dim() >= 2 and parameter.numel() > 0 and parameter.requires_grad:
+            matrices.setdefault(parameter, []).append(name)
+    gains = {p for part in module.modules() if isinstance(part, _NORMS) for p in part.parameters(recurse=False)}
+    names = {p: aliases for p, aliases in matrices.items() if p.is_floating_point() and p not in gains}
     if not names:
         raise ValueError(
             f"{type(module).__name__} has no trainable floating-point parameter with two or more dimensions: there is "
             "nothing to make sparse."
         )
     known = [name for aliases in names.values() for name in aliases]
-    kept = _patterns("include", include, known)
-    dropped = _patterns("exclude", exclude, known)
+    kept = _patterns("include", include, known, known)
+    dropped = _patterns("exclude", exclude, known, [name for aliases in matrices.values() for name in aliases])
     chosen = {
         aliases[0]: parameter
         for parameter, aliases in names.items()
@@ -50,7 +63,27 @@ def sparsifiable_parameters(
         )
     if not chosen:
         raise ValueError(f"`include` and `exclude` leave nothing to make sparse of: {', '.join(known)}.")
+    check_memory(module, chosen)
+    complex_ones = [
+        aliases[0]
+        for parameter, aliases in matrices.items()
+        if parameter.is_complex() and (include is None or _matches(aliases, kept)) and not _matches(aliases, dropped)
+    ]
+    if complex_ones:
+        warnings.warn(
+            f"{', '.join(complex_ones)} are complex, and stay dense: only real floating-point matrices can be sparse. "
+            "Name them in `exclude` if this is as it should be.",
+            stacklevel=2,
+        )
     return chosen
+
+
+def names_of(module: nn.Module) -> dict[str, list[str]]:
+    """Return all names of each parameter of ``module``, by its first."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return {aliases[0]: aliases for aliases in names.values()}
 
 
 def embeddings_of(module: nn.Module) -> set[nn.Parameter]:
@@ -62,12 +95,14 @@ def embeddings_of(module: nn.Module) -> set[nn.Parameter]:
     return {parameter for parameter, kinds in owners.items() if kinds == {True}}
 
 
-def _patterns(option: str, patterns: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:
+def _patterns(
+    option: str, patterns: str | Sequence[str] | None, known: Sequence[str], allowed: Sequence[str]
+) -> list[str]:
     listed = [patterns] if isinstance(patterns, str) else list(patterns or ())
     for pattern in listed:
-        if not _matches(known, [pattern]):
+        if not _matches(allowed, [pattern]):
             below = f"{pattern}.*"  # a module's name, for all that is in it
-            hint = f" Did you mean {below!r}?" if _matches(known, [below]) else ""
+            hint = f" Did you mean {below!r}?" if _matches(allowed, [below]) else ""
             raise ValueError(
                 f"`{option}` pattern {pattern!r} matches none of the parameters that can be sparse: "
                 f"{', '.join(known)}.{hint}"

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
+from lightning_sparse_rnn.sparsity.gates import layouts_of
 from lightning_sparse_rnn.sparsity.history import TopologyUpdate
-from lightning_sparse_rnn.sparsity.initial_masks import _DRAW_OF_INITIAL_MASKS, NONZERO, SNIP, _check_counts
+from lightning_sparse_rnn.sparsity.initial_masks import initial_masks, waits_for_gradients
+from lightning_sparse_rnn.sparsity.masks import Masks
 from lightning_sparse_rnn.sparsity.momenta import Momenta
-from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
-from lightning_sparse_rnn.sparsity.numerics.compaction import count_true, expand
-from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
-from lightning_sparse_rnn.sparsity.rules.allocation import ALLOCATIONS, AllocationRule
-from lightning_sparse_rnn.sparsity.rules.initial_scale import INITIAL_SCALES, InitialScale
-from lightning_sparse_rnn.sparsity.rules.method import Rules
-from lightning_sparse_rnn.sparsity.rules.positions import PositionRule
-from lightning_sparse_rnn.sparsity.rules.pruning import saliency
-from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule, whole_model
+from lightning_sparse_rnn.sparsity.quantities import Quantities, check_gradients, flattened
+from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, InitialScale, PositionRule, ShareRule
+from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
 from lightning_sparse_rnn.sparsity.selection import embeddings_of, sparsifiable_parameters
-from lightning_sparse_rnn.sparsity.update import Mover
+from lightning_sparse_rnn.sparsity.signs import Signs
+from lightning_sparse_rnn.sparsity.update import Update
 from lightning_sparse_rnn.utilities.checks import check_fraction
-from lightning_sparse_rnn.utilities.lookup import find_rule
 
 __all__ = ["SparseTopology"]
 
@@ -125,61 +120,39 @@ class SparseTopology:
         state: Mapping[str, Any] | None,
         initial_sparsity: float | None,
     ) -> None:
-        rules = options.rules()
         first = options.sparsity if initial_sparsity is None else check_fraction("initial_sparsity", initial_sparsity)
         self._density = 1.0 - first
         self._seed = options.seed
-        self._scale: InitialScale = find_rule("initial_scale", options.initial_scale, INITIAL_SCALES)
+        self._rules = options.rules()
+        self._scale = options.scale()
         self._updates = 0
-        self._live: int | None = None
+        self._memory: dict[str, dict[str, float]] = {}
         self._parameters = sparsifiable_parameters(module, options.include, options.exclude)
         self._embeddings = embeddings_of(module)
-        shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
-        self._layouts = _layouts(module, shapes, options.gates)
-        self._mover = Mover(rules, shapes, self._layouts, options.seed)
-        self._awaits_gradients = options.allocation == SNIP and state is None
-        if state is None:
-            self._masks = self._initial_masks(options.allocation, shapes)
-        else:
-            self._masks = {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
-        self._explored = {name: mask.flatten().bool() for name, mask in self._masks.items()}
-        signed = "signs" in rules.needs
-        self._signs = {name: p.detach().flatten() >= 0 for name, p in self._parameters.items()} if signed else {}
-        self._momenta = Momenta(self._parameters if "momenta" in rules.needs else {})
+        self._allocation = options.allocation_rule(module)
+        self._masks = Masks(self._parameters, layouts_of(module, self._parameters, options.gates))
+        self._signs = Signs(self._parameters if "signs" in self._rules.needs else {}, options.seed)
+        self._momenta = Momenta(self._parameters if "momenta" in self._rules.needs else {})
+        self._awaits_gradients = waits_for_gradients(self._allocation)
         if state is not None:
             self.load_state_dict(state)
-        self.apply_masks()
-        if state is None and not options.reads_weights and not self._awaits_gradients:
-            self._scale_weights()
+            self.apply_masks()
+        elif not self._awaits_gradients:
+            self._begin(Quantities({name: p.detach().flatten() for name, p in self._parameters.items()}))
 
-    @staticmethod
-    def check_options(
-        sparsity: float,
-        allocation: str | AllocationRule,
-        pruning: str | PositionRule,
-        growth: str | PositionRule | None,
-        redistribution: str | ShareRule | Redistribution,
-    ) -> Rules:
-        """Find the rules, or raise what the constructor would raise for these options, before there is a module."""
-        return TopologyOptions(sparsity, allocation, pruning, growth, redistribution).rules()
-
-    def _initial_masks(
-        self, allocation: str | AllocationRule, shapes: Mapping[str, tuple[int, ...]]
-    ) -> dict[str, Tensor]:
-        if allocation == SNIP:
-            return {name: torch.ones_like(parameter) for name, parameter in self._parameters.items()}
-        if allocation == NONZERO:
-            masks = {name: (p.detach() != 0).to(p.dtype) for name, p in self._parameters.items()}
-            _check_counts({name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}, shapes)
-            return masks
-        counts = find_rule("allocation", allocation, ALLOCATIONS)(shapes, self._density)
-        _check_counts(counts, shapes)
-        masks = {}
+    @torch.no_grad()
+    def _begin(self, given: Quantities) -> None:
+        """Choose the first live weights, and make them as large as the option asks for."""
+        live = initial_masks(self._allocation, self._parameters, self._density, self._seed, given)
+        self._masks.begin(live)
+        self._awaits_gradients = False
+        if self._scale is None:
+            return
         for name, parameter in self._parameters.items():
-            generator = generator_for(self._seed, _DRAW_OF_INITIAL_MASKS, name, parameter.device)
-            live = choose(parameter.numel(), counts[name], generator)
-            masks[name] = live.view(parameter.shape).to(parameter.dtype)
-        return masks
+            mask = live[name].view(parameter.shape)
+            parameter.mul_(self._scale(mask, parameter in self._embeddings))
+
+    # ------------------------------------------------------------------------------------------------- what there is
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -192,7 +165,7 @@ class SparseTopology:
 
         These are the topology's own tensors, which the next update changes in place.
         """
-        return {parameter: self._masks[name] for name, parameter in self._parameters.items()}
+        return {parameter: self._masks.by_name[name] for name, parameter in self._parameters.items()}
 
     @property
     def updates(self) -> int:
@@ -205,7 +178,7 @@ class SparseTopology:
 
         ``"gradients"`` are given to :meth:`update`, and for ``"momenta"`` each step is shown to :meth:`observe`.
         """
-        return self._mover.rules.needs
+        return self._rules.needs - {"weights"}
 
     @property
     def awaits_gradients(self) -> bool:
@@ -215,14 +188,12 @@ class SparseTopology:
     @property
     def total_weights(self) -> int:
         """How many weights the sparse tensors have room for."""
-        return sum(mask.numel() for mask in self._masks.values())
+        return self._masks.total
 
     @property
     def live_weights(self) -> int:
         """How many of them are live."""
-        if self._live is None:  # counted once an update: progress bars ask all the time
-            self._live = sum(count_true(mask.flatten().bool()) for mask in self._masks.values())
-        return self._live
+        return self._masks.live
 
     @property
     def sparsity(self) -> float:
@@ -232,14 +203,11 @@ class SparseTopology:
     @property
     def gate_sizes(self) -> dict[str, dict[str, int]]:
         """For each sparse tensor, how many weights each gate has room for; a tensor without gates is one, ``"all"``."""
-        return {
-            name: {gate: stop - start for gate, start, stop in self._layouts[name].spans(mask.shape)}
-            for name, mask in self._masks.items()
-        }
+        return self._masks.gate_sizes
 
     def live_per_gate(self) -> dict[str, dict[str, int]]:
         """For each sparse tensor, how many weights of each gate are live."""
-        return self._per_gate({name: mask.flatten().bool() for name, mask in self._masks.items()})
+        return self._masks.live_per_gate()
 
     def gate_densities(self) -> dict[str, dict[str, float]]:
         """For each sparse tensor, each gate's share of live weights, in [0, 1]."""
@@ -251,30 +219,20 @@ class SparseTopology:
 
     def explored_per_gate(self) -> dict[str, dict[str, int]]:
         """For each sparse tensor, how many positions of each gate have been live at any time."""
-        return self._per_gate(self._explored)
+        return self._masks.explored_per_gate()
 
-    @torch.no_grad()
+    # ------------------------------------------------------------------------------------------------ what is done
+
     def apply_masks(self) -> None:
         """Set every inactive weight to zero, in place."""
-        for name, parameter in self._parameters.items():
-            self._follow(name, parameter)
-            parameter.mul_(self._masks[name])
-
-    @torch.no_grad()
-    def _scale_weights(self) -> None:
-        """Make the live weights as large as the first masks ask for."""
-        for name, parameter in self._parameters.items():
-            factor = self._scale(self._masks[name].bool(), parameter in self._embeddings)
-            if isinstance(factor, Tensor) or factor != 1.0:
-                parameter.mul_(factor)
+        self._masks.apply()
 
     def observe(self, parameters: Iterable[Tensor]) -> None:
         """Take note of the gradients of a step, where rules look at their mean. ``parameters`` are those it stepped."""
         self._momenta.observe(parameters)
 
-    @torch.no_grad()
     def allocate(self, gradients: Mapping[Tensor, Tensor]) -> None:
-        """Choose the live weights by a first gradient: ``round(density · total)`` in all, those of largest ``|w·g|``.
+        """Choose the live weights by a first gradient: those of largest ``|w·g|``, ``round(density · total)`` in all.
 
         Args:
             gradients: for each sparse parameter, its dense gradient.
@@ -286,16 +244,7 @@ class SparseTopology:
         """
         if not self._awaits_gradients:
             raise RuntimeError("The live weights are chosen already: `allocate` belongs to `allocation='snip'`.")
-        live = self._flat_masks()
-        scope = Redistribution(whole_model, whole_model)
-        mover = Mover(Rules(saliency, None, scope), self._shapes(), self._layouts, self._seed)
-        quantities = self._quantities({"gradients"}, gradients, set(self._parameters))
-        mover.move(live, quantities, number=0, rate=0.0, total=round(self._density * self.total_weights))
-        self._set_masks(live)
-        self.apply_masks()
-        self._scale_weights()
-        self._explored = {name: flat.clone() for name, flat in live.items()}
-        self._awaits_gradients = False
+        self._begin(self._quantities({"gradients"}, self._parameters, gradients))
 
     @torch.no_grad()
     def update(
@@ -330,38 +279,36 @@ class SparseTopology:
         rate = check_fraction("rate", rate)
         if self._awaits_gradients:
             raise RuntimeError("The live weights are not chosen yet: call `allocate` with the first gradient.")
-        trains = self._trained(trained)
-        quantities = self._quantities(self.needs, gradients, trains)
-        number = self._updates + 1
-        live = self._flat_masks()
-        moving = {name: flat for name, flat in live.items() if name in trains}
-        resting = {name: torch.zeros_like(flat) for name, flat in live.items() if name not in moving}
-        total = self._total_at(density, resting)
-        pruned, regrown = ({**flat, **resting} for flat in self._mover.move(moving, quantities, number, rate, total))
-        live.update(moving)
-        # Weights that are pruned and regrown at once are zeroed here too: they start anew like every other newborn.
-        self._set_masks({name: flat & ~regrown[name] for name, flat in live.items()})
-        self.apply_masks()
-        self._set_masks(live)
-        for name, flat in live.items():
-            self._explored[name] |= flat
-        for name, signs in self._signs.items():
-            generator = generator_for(self._seed, number, f"signs/{name}", signs.device)
-            newborn = count_true(regrown[name])
-            drawn = torch.randint(2, (newborn,), generator=generator, device=signs.device, dtype=torch.uint8)
-            signs.logical_and_(~regrown[name]).logical_or_(expand(drawn.bool(), regrown[name]))
-        self._updates = number
+        among = None if trained is None else set(trained)
+        moving = {
+            name: parameter
+            for name, parameter in self._parameters.items()
+            if (parameter.requires_grad if among is None else parameter in among)
+        }
+        quantities = self._quantities(self.needs, moving, gradients)
+        number, memory = self._updates + 1, copy.deepcopy(self._memory)
+        total = self._total_at(density, moving)
+        live = self._masks.flat()
+        update = Update(
+            self._rules, self._masks.shapes, self._masks.layouts, quantities, rate, total, number, self._seed, memory
+        )
+        pruned, regrown = update.apply({name: live[name] for name in moving})  # in place
+        for name in live.keys() - moving.keys():
+            pruned[name], regrown[name] = torch.zeros_like(live[name]), torch.zeros_like(live[name])
+        self._masks.move(live, born=regrown)
+        self._signs.draw(regrown, number)
+        self._updates, self._memory = number, memory
         return TopologyUpdate(
             number=number,
             rate=rate,
-            pruned=self._per_gate(pruned),
-            regrown=self._per_gate(regrown),
-            live=self._per_gate(live),
+            pruned=self._masks.per_gate(pruned),
+            regrown=self._masks.per_gate(regrown),
+            live=self._masks.per_gate(live),
             born={parameter: regrown[name].view(parameter.shape) for name, parameter in self._parameters.items()},
         )
 
-    def _total_at(self, density: float | None, resting: Collection[str]) -> int | None:
-        """Return how many weights are to be live at ``density``, but for those of tensors at rest."""
+    def _total_at(self, density: float | None, moving: Collection[str]) -> int | None:
+        """Return how many weights are to be live at ``density``, but for those of tensors that keep theirs."""
         if density is None:
             return None
         live, total = self.live_weights, round(density * self.total_weights)
@@ -370,11 +317,11 @@ class SparseTopology:
                 f"Expected a `density` above 0 and of at most {live / self.total_weights:.6g}, the present one, got "
                 f"{density}: an update only lowers it."
             )
-        if self._mover.rules.chooses_own_count:
+        if self._rules.chooses_own_count:
             raise ValueError("This pruning rule chooses how many weights go, and cannot follow a `density`.")
-        kept = sum(count_true(self._masks[name].flatten().bool()) for name in resting)
-        if len(resting) == len(self._masks):
+        if not moving:
             return None
+        kept = live - sum(sum(self.live_per_gate()[name].values()) for name in moving)
         if kept >= total:
             raise ValueError(
                 f"Expected a `density` above {kept / self.total_weights:.6g}, that of the live weights of parameters "
@@ -382,59 +329,32 @@ class SparseTopology:
             )
         return total - kept
 
-    def _trained(self, trained: Collection[Tensor] | None) -> set[str]:
-        if trained is None:
-            return {name for name, parameter in self._parameters.items() if parameter.requires_grad}
-        among = set(trained)
-        return {name for name, parameter in self._parameters.items() if parameter in among}
-
     def _quantities(
-        self, needed: Collection[str], gradients: Mapping[Tensor, Tensor] | None, trains: Collection[str]
-    ) -> dict[str, dict[str, Tensor]]:
-        """Return, flattened and found to be finite, the weights and what else rules look at."""
-        found: dict[str, Mapping[str, Tensor]] = {"weights": self._parameters, "momenta": self._momenta.means}
-        if "gradients" in needed:
-            given = gradients or {}
-            trained = {name: parameter for name, parameter in self._parameters.items() if name in trains}
-            missing = [name for name, parameter in trained.items() if parameter not in given]
-            wrong = [name for name, p in trained.items() if p in given and given[p].shape != p.shape]
-            if missing:
-                raise ValueError(
-                    f"The rules of this topology look at gradients, and these have none: {', '.join(missing)}."
-                )
-            if wrong:
-                raise ValueError(f"Expected gradients of their parameters' shapes, got others for {', '.join(wrong)}.")
-            found["gradients"] = {name: given[parameter] for name, parameter in trained.items()}
-        for quantity, tensors in found.items():
-            for name, tensor in tensors.items():
-                self._check_finite(quantity, name, tensor)
-        flat = {quantity: {n: t.detach().flatten() for n, t in tensors.items()} for quantity, tensors in found.items()}
-        return {**flat, "signs": self._signs}
+        self,
+        needed: Collection[str],
+        moving: Mapping[str, nn.Parameter],
+        gradients: Mapping[Tensor, Tensor] | None,
+    ) -> Quantities:
+        """Return what rules look at; all weights and momenta are checked, and of gradients those of what moves."""
+        found = check_gradients(moving, gradients) if "gradients" in needed else None
+        return Quantities(
+            weights=flattened("weights", self._parameters),
+            momenta=flattened("momenta", self._momenta.by_name()) if "momenta" in needed else None,
+            gradients=None if found is None else flattened("gradients", found),
+            signs=self._signs.flat() if "signs" in needed else None,
+        )
 
-    def _flat_masks(self) -> dict[str, Tensor]:
-        for name, parameter in self._parameters.items():
-            self._follow(name, parameter)
-        return {name: mask.flatten().bool() for name, mask in self._masks.items()}
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(mask.shape) for name, mask in self._masks.items()}
-
-    def _set_masks(self, live: Mapping[str, Tensor]) -> None:
-        for name, mask in self._masks.items():
-            mask.copy_(live[name].view(mask.shape))
-        self._live = None
+    # --------------------------------------------------------------------------------------------------------- saved
 
     def state_dict(self) -> dict[str, Any]:
         """Return what there is to save: tensors, masks among them packed to bits, and plain values."""
         return {
             "updates": self._updates,
             "awaits_gradients": self._awaits_gradients,
-            "shapes": {name: list(mask.shape) for name, mask in self._masks.items()},
-            "masks": {name: pack_bits(mask) for name, mask in self._masks.items()},
-            "explored": {name: pack_bits(flat) for name, flat in self._explored.items()},
-            "signs": {name: pack_bits(flat) for name, flat in self._signs.items()},
-            "momenta": {name: mean.clone() for name, mean in self._momenta.means.items()},
-            "memory": {key: dict(memory) for key, memory in self._mover.memory.items() if memory},
+            **self._masks.state_dict(),
+            "signs": self._signs.state_dict(),
+            "momenta": self._momenta.state_dict(),
+            "memory": {key: dict(memory) for key, memory in self._memory.items() if memory},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -443,67 +363,9 @@ class SparseTopology:
         Raises:
             ValueError: the state belongs to other tensors; the message names them. The topology is unchanged.
         """
-        saved = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        here = {name: tuple(mask.shape) for name, mask in self._masks.items()}
-        if saved != here:
-            raise ValueError(
-                "The saved topology is of other tensors than this module's sparse ones. " + _difference(saved, here)
-            )
-        for name, mask in self._masks.items():
-            mask.copy_(unpack_bits(state["masks"][name], mask.numel()).view(mask.shape))
-        self._live = None
-        for name, explored in self._explored.items():
-            explored.copy_(unpack_bits(state["explored"][name], explored.numel()))
-        for name, signs in self._signs.items():
-            if name in state["signs"]:  # else the run goes on with another rule than it had, from the signs of today
-                signs.copy_(unpack_bits(state["signs"][name], signs.numel()))
-        self._momenta.load_state_dict({n: m for n, m in state["momenta"].items() if n in self._momenta.means})
-        self._mover.memory = {key: dict(memory) for key, memory in state["memory"].items()}
+        self._masks.load_state_dict(state)
+        self._signs.load_state_dict(state["signs"])
+        self._momenta.load_state_dict(state["momenta"])
+        self._memory = {key: dict(memory) for key, memory in state["memory"].items()}
         self._updates = int(state["updates"])
         self._awaits_gradients = bool(state["awaits_gradients"])
-
-    def _follow(self, name: str, parameter: nn.Parameter) -> None:
-        """Bring what is kept of a tensor to where the parameter has moved since."""
-        self._masks[name] = self._masks[name].to(parameter)
-        for flat in (self._explored, self._signs):
-            if name in flat:
-                flat[name] = flat[name].to(parameter.device)
-        if name in self._momenta.means:
-            self._momenta.follow(name)
-
-    @staticmethod
-    def _check_finite(quantity: str, name: str, tensor: Tensor) -> None:
-        # A sum is NaN or infinite if any term is, and takes a tenth of the time of looking at each.
-        if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-            raise FloatingPointError(
-                f"Parameter {name!r} has {quantity} that are NaN or infinite. Training has diverged: lower the "
-                "learning rate or clip gradients, and go on from the last good checkpoint."
-            )
-
-    def _per_gate(self, flat: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
-        return {
-            name: {
-                gate: count_true(flat[name][start:stop])
-                for gate, start, stop in self._layouts[name].spans(parameter.shape)
-            }
-            for name, parameter in self._parameters.items()
-        }
-
-
-def _layouts(
-    module: nn.Module, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any] | None
-) -> dict[str, GateLayout]:
-    """Return each tensor's gates; a tensor without any is one block, and a layer of its own."""
-    gates = find_gates(module, given)
-    return {name: gates.get(name) or GateLayout({"all": shape[0]}, layer=name) for name, shape in shapes.items()}
-
-
-def _difference(saved: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]) -> str:
-    parts = [f"only in the saved one: {name} {saved[name]}" for name in saved if name not in here]
-    parts += [f"only here: {name} {here[name]}" for name in here if name not in saved]
-    parts += [
-        f"{name} is {saved[name]} in the saved one and {here[name]} here"
-        for name in saved
-        if name in here and saved[name] != here[name]
-    ]
-    return "; ".join(parts).capitalize() + "."

@@ -1,10 +1,10 @@
-"""One topology update, on flattened tensors: what goes and what comes back."""
+"""One topology update, on flattened tensors: what is pruned, and what is regrown."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,125 +14,121 @@ from lightning_sparse_rnn.sparsity.gates import GateLayout
 from lightning_sparse_rnn.sparsity.numerics.apportion import apportion
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
 from lightning_sparse_rnn.sparsity.numerics.sampling import generator_for
+from lightning_sparse_rnn.sparsity.quantities import Quantities
+from lightning_sparse_rnn.sparsity.rules.contract import Claim, PositionRule
 from lightning_sparse_rnn.sparsity.rules.method import Rules
-from lightning_sparse_rnn.sparsity.rules.pools import Pool, gather, scatter
+from lightning_sparse_rnn.sparsity.rules.pools import Pool
 from lightning_sparse_rnn.sparsity.rules.positions import Positions
-from lightning_sparse_rnn.sparsity.rules.redistribution import Claim
 
-__all__ = ["Mover"]
-
-Flat = dict[str, Tensor]
+__all__ = ["Update"]
 
 
-class Mover:
-    """Applies rules to the live weights of given tensors.
+@dataclass(frozen=True)
+class Update:
+    """What one update is made from.
 
-    Args:
+    Attributes:
         rules: of pruning, growth and redistribution.
-        shapes, layouts: of the tensors, by name.
-        seed: of the random choices.
+        shapes, layouts: of tensors by name.
+        quantities: weights, and what else the rules need.
+        rate: share of the live weights to replace.
+        total: how many weights are to be live afterwards; ``None``: as many as before.
+        number, seed: the random choices are made from these.
+        memory: what rules remember, by pool; changed in place.
     """
 
-    def __init__(
-        self, rules: Rules, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, GateLayout], seed: int
-    ) -> None:
-        self.rules = rules
-        self.memory: dict[str, dict[str, float]] = {}
-        self._shapes, self._layouts = shapes, layouts
-        self._seed = seed
+    rules: Rules
+    shapes: Mapping[str, tuple[int, ...]]
+    layouts: Mapping[str, GateLayout]
+    quantities: Quantities
+    rate: float
+    total: int | None
+    number: int
+    seed: int
+    memory: dict[str, dict[str, float]]
 
-    def move(
-        self, live: Flat, quantities: Mapping[str, Flat], number: int, rate: float, total: int | None
-    ) -> tuple[Flat, Flat]:
-        """Prune and regrow in ``live``, in place, and return masks of what was pruned and what was regrown.
+    def apply(self, live: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Prune and regrow in flattened masks, in place, and return masks of what was pruned and what was regrown.
 
         Args:
-            live: boolean masks of the tensors that take part.
-            quantities: ``weights`` and what the rules need, flattened.
-            number: of the update.
-            rate: share of the live weights to replace.
-            total: how many weights are to be live afterwards; ``None``: as many as before.
+            live: of the tensors that take part, by name.
 
         Raises:
-            ValueError: a rule returned something else than the mask it was asked for. What rules remember is as it
-                was, whatever is raised.
+            ValueError: a rule returned something else than it was asked for.
         """
-        remembered = copy.deepcopy(self.memory)
-        try:
-            return self._move(live, quantities, number, rate, total)
-        except BaseException:
-            self.memory = remembered
-            raise
-
-    def _move(
-        self, live: Flat, quantities: Mapping[str, Flat], number: int, rate: float, total: int | None
-    ) -> tuple[Flat, Flat]:
-        shapes = {name: self._shapes[name] for name in live}
-        prune_in = self.rules.redistribution.prune_in(shapes, self._layouts)
-        grow_in = self.rules.redistribution.grow_in(shapes, self._layouts)
+        scopes = self.rules.redistribution
+        shapes = {name: self.shapes[name] for name in live}
+        prune_in, grow_in = scopes.prune_in(shapes, self.layouts), scopes.grow_in(shapes, self.layouts)
         before = _counts(prune_in, live)
-        wanted = before if total is None else apportion(total, before, before)
-        shared_out = self.rules.redistribution.share is not None
-        lived = {name: flat.clone() for name, flat in live.items()} if shared_out else live
+        after = before if self.total is None else apportion(self.total, before, before)
+        # Copied only for shares, which are claimed by what was live before.
+        lived = live if scopes.share is None else {name: flat.clone() for name, flat in live.items()}
 
+        pruned = self._prune(prune_in, live, before, after)
+        kept = _counts(grow_in, live)
+        if scopes.share is None:
+            counts: Sequence[int] = [wanted - left for wanted, left in zip(after, kept, strict=True)]
+        else:
+            counts = self._shared_out(grow_in, lived, kept, sum(after) - sum(kept))
+        return pruned, self._regrow(grow_in, live, counts)
+
+    def _prune(
+        self, pools: Sequence[Pool], live: Mapping[str, Tensor], before: Sequence[int], after: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Prune what is too many in each pool, and the share that is to be replaced."""
         pruned = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool, n, after in zip(prune_in, before, wanted, strict=True):
-            if n == 0 or (n == after == pool.size and not shared_out):
+        for pool, n, wanted in zip(pools, before, after, strict=True):
+            stays_full = n == wanted == pool.size and self.rules.redistribution.share is None
+            if n == 0 or stays_full:
                 continue  # where all positions are live, and are to be, nothing can move
-            count = n - after + (0 if self.rules.grow is None else _share(rate, after))
+            count = n - wanted + (0 if self.rules.grow is None else _share(self.rate, wanted))
             if count or self.rules.chooses_own_count:
-                here = gather(pool, live)
-                positions = self._positions(pool, here, quantities, number, "prune/")
-                chosen = self.rules.prune(positions, count)
-                _check("pruning", chosen, len(positions), None if self.rules.chooses_own_count else count)
-                gone = positions.spread(chosen)
-                scatter(pool, gone, pruned)
-                scatter(pool, here ^ gone, live)
+                exactly = None if self.rules.chooses_own_count else count
+                here = pool.read(live)
+                gone = self._choose("pruning", self.rules.prune, pool, here, count, exactly)
+                pool.write(gone, pruned)
+                pool.write(here ^ gone, live)
+        return pruned
 
+    def _regrow(self, pools: Sequence[Pool], live: Mapping[str, Tensor], counts: Sequence[int]) -> dict[str, Tensor]:
+        """Regrow so many weights in each pool, those just pruned not excepted."""
         regrown = {name: torch.zeros_like(flat) for name, flat in live.items()}
-        for pool, count in zip(grow_in, self._quotas(grow_in, live, lived, quantities, number, wanted), strict=True):
+        for pool, count in zip(pools, counts, strict=True):
             if count:
                 assert self.rules.grow is not None
-                here = gather(pool, live)
-                positions = self._positions(pool, here.logical_not(), quantities, number)
-                chosen = self.rules.grow(positions, count)
-                _check("growth", chosen, len(positions), count)
-                back = positions.spread(chosen)
-                scatter(pool, back, regrown)
-                scatter(pool, here ^ back, live)
-        return pruned, regrown
+                here = pool.read(live)
+                back = self._choose("growth", self.rules.grow, pool, ~here, count, count)
+                pool.write(back, regrown)
+                pool.write(here ^ back, live)
+        return regrown
 
-    def _quotas(
-        self,
-        grow_in: Sequence[Pool],
-        live: Flat,
-        lived: Flat,
-        quantities: Mapping[str, Flat],
-        number: int,
-        wanted: Sequence[int],
-    ) -> Sequence[int]:
-        """Return how many weights each of the pools to grow in gets, of ``lived`` before and ``live`` after pruning."""
-        kept = _counts(grow_in, live)
-        if self.rules.redistribution.share is None:
-            return [after - left for after, left in zip(wanted, kept, strict=True)]
-        claims = [
-            Claim(self._positions(pool, gather(pool, lived), quantities, number), left)
-            for pool, left in zip(grow_in, kept, strict=True)
-        ]
+    def _shared_out(
+        self, pools: Sequence[Pool], lived: Mapping[str, Tensor], kept: Sequence[int], total: int
+    ) -> list[int]:
+        """Return how many of ``total`` weights each pool regrows, by its claim to them."""
+        claims = [Claim(self._positions(pool, pool.read(lived)), left) for pool, left in zip(pools, kept, strict=True)]
+        assert self.rules.redistribution.share is not None
         shares = list(self.rules.redistribution.share(claims))
         if len(shares) != len(claims) or not all(0 <= share < math.inf for share in shares):
             raise ValueError(
                 f"Expected a redistribution to return {len(claims)} finite numbers of at least 0, one a tensor, got "
                 f"{shares}."
             )
-        free = [pool.size - left for pool, left in zip(grow_in, kept, strict=True)]
-        return apportion(sum(wanted) - sum(kept), shares, free)
+        free = [pool.size - left for pool, left in zip(pools, kept, strict=True)]
+        return apportion(total, shares, free)
 
-    def _positions(
-        self, pool: Pool, where: Tensor, quantities: Mapping[str, Flat], number: int, purpose: str = ""
-    ) -> Positions:
-        generator = generator_for(self._seed, number, purpose + pool.key, where.device)
-        return Positions(pool, where, quantities, generator, self.memory.setdefault(pool.key, {}))
+    def _choose(
+        self, option: str, rule: PositionRule, pool: Pool, where: Tensor, count: int, exactly: int | None
+    ) -> Tensor:
+        """Return what a rule chooses of the pool's positions ``where``, as a mask over all of the pool's."""
+        positions = self._positions(pool, where, "prune/" if option == "pruning" else "")
+        chosen = rule(positions, count)
+        _check(option, chosen, len(positions), exactly)
+        return positions.spread(chosen)
+
+    def _positions(self, pool: Pool, where: Tensor, purpose: str = "") -> Positions:
+        generator = generator_for(self.seed, self.number, purpose + pool.key, where.device)
+        return Positions(pool, where, self.quantities, generator, self.memory.setdefault(pool.key, {}))
 
 
 def _check(option: str, chosen: Any, size: int, count: int | None) -> None:
@@ -145,8 +141,8 @@ def _check(option: str, chosen: Any, size: int, count: int | None) -> None:
         raise ValueError(f"Expected a {option} rule to mark exactly {count} of {size} positions, got {marked}.")
 
 
-def _counts(pools: Sequence[Pool], flat: Flat) -> list[int]:
-    return [sum(count_true(flat[s.name][s.start : s.stop]) for s in pool.segments) for pool in pools]
+def _counts(pools: Sequence[Pool], flat: Mapping[str, Tensor]) -> list[int]:
+    return [sum(count_true(part) for part in pool.parts(flat)) for pool in pools]
 
 
 def _share(rate: float, n: int) -> int:

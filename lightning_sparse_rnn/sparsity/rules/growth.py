@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true, expand
 from lightning_sparse_rnn.sparsity.numerics.ranking import largest
 from lightning_sparse_rnn.sparsity.numerics.sampling import choose
-from lightning_sparse_rnn.sparsity.rules.marks import needs
-from lightning_sparse_rnn.sparsity.rules.positions import PositionRule, Positions
+from lightning_sparse_rnn.sparsity.rules.contract import PositionRule, needs
+from lightning_sparse_rnn.sparsity.rules.positions import Positions
 
 __all__ = ["GROWTH", "gradient", "momentum", "random", "random_elsewhere"]
 

@@ -8,18 +8,14 @@ times as large, layer after layer. Weights scaled to what is left pass on what t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
+from lightning_sparse_rnn.sparsity.rules.contract import InitialScale
 
 __all__ = ["INITIAL_SCALES", "InitialScale", "density", "fan_in", "none"]
-
-#: From a tensor's mask (boolean, of the tensor's shape) and whether the tensor is an embedding, whose rows are looked
-#: up and never summed, to what its live weights are multiplied with: a number, or a tensor that broadcasts to the mask.
-InitialScale = Callable[[Tensor, bool], "float | Tensor"]
 
 
 def none(live: Tensor, is_embedding: bool) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_sparse_rnn.sparsity.rules.contract import PositionRule, needed_by
 from lightning_sparse_rnn.sparsity.rules.growth import GROWTH
-from lightning_sparse_rnn.sparsity.rules.marks import needed_by
-from lightning_sparse_rnn.sparsity.rules.positions import PositionRule
 from lightning_sparse_rnn.sparsity.rules.pruning import PRUNING
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule, find_redistribution
 from lightning_sparse_rnn.utilities.lookup import find_rule, path_of

@@ -2,45 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Pool", "Segment", "gather", "scatter"]
+from lightning_sparse_rnn.sparsity.gates import GateLayout
 
+__all__ = ["Pool", "Scope", "each_gate", "each_layer", "each_tensor", "whole_model"]
 
-@dataclass(frozen=True)
-class Segment:
-    """Positions ``start`` to ``stop`` of the flattened tensor ``name``."""
-
-    name: str
-    start: int
-    stop: int
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Segments whose weights compete with each other. ``key`` names the pool among its model's."""
+    """Positions whose weights compete with each other.
+
+    Attributes:
+        key: names the pool among its model's.
+        ranges: for each tensor that has positions in it, by name, from which position of the flattened tensor to
+            before which.
+    """
 
     key: str
-    segments: tuple[Segment, ...]
+    ranges: Mapping[str, tuple[int, int]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of positions in each tensor."""
+        return [stop - start for start, stop in self.ranges.values()]
 
     @property
     def size(self) -> int:
         """The number of positions."""
-        return sum(segment.stop - segment.start for segment in self.segments)
+        return sum(self.sizes)
+
+    def parts(self, flat: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return views of the pool's positions, one of each flattened tensor."""
+        return [flat[name][start:stop] for name, (start, stop) in self.ranges.items()]
+
+    def read(self, flat: Mapping[str, Tensor]) -> Tensor:
+        """Return the pool's values as one tensor on the device of the first; of one tensor alone, as a view."""
+        first, *others = self.parts(flat)
+        return torch.cat([first, *(part.to(first.device) for part in others)]) if others else first
+
+    def write(self, values: Tensor, flat: Mapping[str, Tensor]) -> None:
+        """Put values back to where :meth:`read` took them from."""
+        for part, new in zip(self.parts(flat), values.split(self.sizes), strict=True):
+            part.copy_(new)
 
 
-def gather(pool: Pool, flat: Mapping[str, Tensor]) -> Tensor:
-    """Return the pool's values of the flattened tensors, as one tensor on the device of the first."""
-    parts = [flat[segment.name][segment.start : segment.stop] for segment in pool.segments]
-    return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
+#: From the tensors' shapes and gates by name to the pools that they form.
+Scope = Callable[[Mapping[str, Shape], Mapping[str, GateLayout]], list[Pool]]
 
 
-def scatter(pool: Pool, values: Tensor, flat: Mapping[str, Tensor]) -> None:
-    """Write what :func:`gather` read back to where it came from."""
-    parts = values.split([segment.stop - segment.start for segment in pool.segments])
-    for segment, part in zip(pool.segments, parts, strict=True):
-        flat[segment.name][segment.start : segment.stop] = part
+def each_gate(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
+    """One pool for each gate, and one for each tensor without gates."""
+    return [
+        Pool(f"{name}/{gate}", {name: (start, stop)})
+        for name, shape in shapes.items()
+        for gate, start, stop in layouts[name].spans(shape)
+    ]
+
+
+def each_tensor(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
+    """One pool for each tensor."""
+    return [Pool(name, {name: (0, math.prod(shape))}) for name, shape in shapes.items()]
+
+
+def each_layer(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
+    """One pool for the input and hidden matrices of each recurrent layer, and one for every other tensor."""
+    layers: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, shape in shapes.items():
+        layers.setdefault(layouts[name].layer, {})[name] = (0, math.prod(shape))
+    return [Pool(layer, ranges) for layer, ranges in layers.items()]
+
+
+def whole_model(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
+    """One pool."""
+    return [Pool("model", {name: (0, math.prod(shape)) for name, shape in shapes.items()})]

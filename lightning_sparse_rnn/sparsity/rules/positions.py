@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.numerics.compaction import compact, compact_into, count_true, expand
+from lightning_sparse_rnn.sparsity.quantities import Quantities
 from lightning_sparse_rnn.sparsity.rules.pools import Pool
 
-__all__ = ["PositionRule", "Positions"]
+__all__ = ["Positions"]
 
 
 class Positions:
@@ -29,7 +29,7 @@ class Positions:
         self,
         pool: Pool,
         where: Tensor,
-        quantities: Mapping[str, Mapping[str, Tensor]],
+        quantities: Quantities,
         generator: torch.Generator,
         memory: dict[str, float],
     ) -> None:
@@ -38,7 +38,7 @@ class Positions:
         self._pool = pool
         self._where = where
         self._quantities = quantities
-        self._counts = [count_true(part) for part in self._per_segment()]
+        self._counts = [count_true(part) for part in where.split(pool.sizes)]
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -63,17 +63,23 @@ class Positions:
         """Whether the weight was born positive. For rules marked ``@needs("signs")``."""
         return self._take("signs")
 
+    @property
+    def indices(self) -> dict[str, Tensor]:
+        """By the name of each of the pool's tensors, which of its flattened positions these are: int64, ascending."""
+        places = zip(self._pool.ranges.items(), self._where.split(self._pool.sizes), strict=True)
+        return {name: here.nonzero().squeeze(1) + start for (name, (start, _)), here in places}
+
     def _take(self, quantity: str) -> Tensor:
-        if quantity not in self._quantities:
+        flat = getattr(self._quantities, quantity)
+        if flat is None:
             raise LookupError(f"A rule that looks at {quantity} must say so: mark it with @needs({quantity!r}).")
-        flat = self._quantities[quantity]
+        parts = self._pool.parts(flat)
         # Tensors of several dtypes in one pool come in one that holds them all, as `torch.cat` would give them.
-        dtype = functools.reduce(torch.promote_types, {flat[segment.name].dtype for segment in self._pool.segments})
+        dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
         taken = torch.empty(len(self), dtype=dtype, device=self._where.device)
-        places = zip(self._pool.segments, self._per_segment(), taken.split(self._counts), strict=True)
-        for segment, here, place in places:
-            # Segment by segment: what is not chosen is never copied.
-            values = flat[segment.name][segment.start : segment.stop]
+        places = zip(parts, self._where.split(self._pool.sizes), taken.split(self._counts), strict=True)
+        for values, here, place in places:
+            # Tensor by tensor: what is not chosen is never copied.
             if values.dtype == dtype:
                 compact_into(place, values, here)
             else:
@@ -83,10 +89,3 @@ class Positions:
     def spread(self, chosen: Tensor) -> Tensor:
         """Return what was chosen of these positions, shape ``(n,)``, as a mask over all positions of the pool."""
         return expand(chosen, self._where)
-
-    def _per_segment(self) -> tuple[Tensor, ...]:
-        return self._where.split([segment.stop - segment.start for segment in self._pool.segments])
-
-
-#: A pruning or growth rule: from positions to choose from, and how many, to a boolean mask over them.
-PositionRule = Callable[[Positions, int], Tensor]

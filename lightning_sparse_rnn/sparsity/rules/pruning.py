@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.numerics.compaction import compact, count_true, expand
 from lightning_sparse_rnn.sparsity.numerics.ranking import smallest
-from lightning_sparse_rnn.sparsity.rules.marks import chooses_own_count, needs
-from lightning_sparse_rnn.sparsity.rules.positions import PositionRule, Positions
+from lightning_sparse_rnn.sparsity.rules.contract import PositionRule, chooses_own_count, needs
+from lightning_sparse_rnn.sparsity.rules.positions import Positions
 
 __all__ = ["PRUNING", "magnitude", "saliency", "sign_flip", "signed_magnitude", "threshold"]
 

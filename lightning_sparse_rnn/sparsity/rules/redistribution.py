@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_sparse_rnn.sparsity.gates import GateLayout
-from lightning_sparse_rnn.sparsity.rules.marks import needs
-from lightning_sparse_rnn.sparsity.rules.pools import Pool, Segment
-from lightning_sparse_rnn.sparsity.rules.positions import Positions
+from lightning_sparse_rnn.sparsity.rules.contract import Claim, ShareRule, needed_by, needs
+from lightning_sparse_rnn.sparsity.rules.pools import Scope, each_gate, each_layer, each_tensor, whole_model
 from lightning_sparse_rnn.utilities.lookup import find_rule
 
 __all__ = [
@@ -21,26 +18,6 @@ __all__ = [
     "live_weights",
     "mean_momentum",
 ]
-
-Shape = tuple[int, ...]
-Scope = Callable[[Mapping[str, Shape], Mapping[str, GateLayout]], list[Pool]]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a tensor can base its share of the weights to regrow on.
-
-    Attributes:
-        live: its live positions before the update.
-        kept: how many of them this update has left.
-    """
-
-    live: Positions
-    kept: int
-
-
-#: From the tensors' claims to numbers of at least 0, in proportion to which they share out the weights to regrow.
-ShareRule = Callable[[Sequence[Claim]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -58,47 +35,10 @@ class Redistribution:
     grow_in: Scope
     share: ShareRule | None = None
 
-    def __call__(self, claims: Sequence[Claim]) -> Sequence[float]:
-        """Return the shares, where there are any."""
-        assert self.share is not None
-        return self.share(claims)
-
     @property
     def needs(self) -> frozenset[str]:
-        """What the shares are made from: see :func:`~lightning_sparse_rnn.sparsity.rules.marks.needs`."""
-        needed: frozenset[str] = getattr(self.share, "needs", frozenset())
-        return needed
-
-
-def each_gate(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
-    """One pool a gate, and one a tensor without gates."""
-    return [
-        Pool(f"{name}/{gate}", (Segment(name, start, stop),))
-        for name, shape in shapes.items()
-        for gate, start, stop in layouts[name].spans(shape)
-    ]
-
-
-def each_tensor(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
-    """One pool a tensor."""
-    return [Pool(name, (_whole(name, shape),)) for name, shape in shapes.items()]
-
-
-def each_layer(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
-    """One pool for the input and hidden matrices of each recurrent layer, and one for every other tensor."""
-    layers: dict[str, list[Segment]] = {}
-    for name, shape in shapes.items():
-        layers.setdefault(layouts[name].layer, []).append(_whole(name, shape))
-    return [Pool(layer, tuple(segments)) for layer, segments in layers.items()]
-
-
-def whole_model(shapes: Mapping[str, Shape], layouts: Mapping[str, GateLayout]) -> list[Pool]:
-    """One pool."""
-    return [Pool("model", tuple(_whole(name, shape) for name, shape in shapes.items()))]
-
-
-def _whole(name: str, shape: Shape) -> Segment:
-    return Segment(name, 0, math.prod(shape))
+        """What the shares are made from: see :func:`~lightning_sparse_rnn.sparsity.rules.contract.needs`."""
+        return needed_by(self.share)
 
 
 def live_weights(tensors: Sequence[Claim]) -> list[float]:
@@ -130,5 +70,7 @@ def find_redistribution(given: str | ShareRule | Redistribution) -> Redistributi
     Raises:
         ValueError: there is none of that name, or it cannot be imported.
     """
+    if isinstance(given, Redistribution):
+        return given
     found = find_rule("redistribution", given, REDISTRIBUTIONS)
     return found if isinstance(found, Redistribution) else Redistribution(each_tensor, each_tensor, found)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.sparsity import Positions, SparseTopology, chooses_own_count, needs
+from lightning_sparse_rnn.sparsity import Positions, Quantities, SparseTopology, chooses_own_count, needs
 from lightning_sparse_rnn.sparsity.numerics.ranking import largest, smallest
 from lightning_sparse_rnn.sparsity.rules.growth import GROWTH
-from lightning_sparse_rnn.sparsity.rules.pools import Pool, Segment
+from lightning_sparse_rnn.sparsity.rules.pools import Pool
 from lightning_sparse_rnn.sparsity.rules.pruning import PRUNING
 
 
@@ -20,9 +20,9 @@ def positions(weights: list[float], where: list[bool] | None = None, **quantitie
     """The positions of a pool of one tensor; all of them, if not said ``where``."""
     given = {"weights": weights, **quantities}
     return Positions(
-        Pool("w", (Segment("w", 0, len(weights)),)),
+        Pool("w", {"w": (0, len(weights))}),
         torch.tensor(where or [True] * len(weights)),
-        {name: {"w": torch.tensor(values)} for name, values in given.items()},
+        Quantities(**{name: {"w": torch.tensor(values)} for name, values in given.items()}),
         torch.Generator().manual_seed(0),
         {},
     )
@@ -290,7 +290,7 @@ def test_what_a_rule_does_not_say_it_needs() -> None:
     topology = SparseTopology(module(), 0.5, growth=lambda free, count: free.gradients > 0)
     with pytest.raises(LookupError, match=r"looks at gradients must say so: mark it with @needs\('gradients'\)"):
         topology.update(0.3)
-    with pytest.raises(ValueError, match="A rule can need gradients, momenta, signs, got colours"):
+    with pytest.raises(ValueError, match="A rule can need weights, gradients, momenta, signs, got colours"):
         needs("colours")
 
 
