@@ -1,20 +1,33 @@
-"""SNT-ASGD: non-monotonically triggered averaged SGD that understands masks (Liu et al. 2021, section 3.3)."""
+"""SNT-ASGD: non-monotonically triggered averaged SGD that understands masks (Liu et al. 2021, section 3.3).
+
+The states that the optimizer can be in, in the paper's notation (w: weights that are trained, ŵ: their averages):
+
+    state           entered by                     parameters show   step, set_masks, restart   a parameter's entry has
+    not averaging   being made                     w                 allowed                    nothing
+    averaging       observe() is True, restart()   w                 allowed                    mean, born, and sum
+    showing ŵ       show_averaged_weights()        ŵ                 refused                    mean, born
+
+"sum" is there from the first step on; while ŵ is shown its memory holds w. observe, averaged, training, state_dict and
+load_state_dict are allowed in every state; show_averaged_weights changes nothing before there are averages, and
+show_training_weights leads back from "showing ŵ" to "averaging".
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_sparse_rnn.optim.steps import _step_foreach, _step_one_by_one
+from lightning_sparse_rnn.optim.averages import begin, bring_up, copied, current, give_birth, restrict, running_sum
+from lightning_sparse_rnn.optim.checks import check_masks, check_numbers, check_saved
+from lightning_sparse_rnn.optim.shared_state import SharedState
+from lightning_sparse_rnn.optim.steps import Step, take
+from lightning_sparse_rnn.optim.trigger import NonMonotonicTrigger
 
 __all__ = ["SNTASGD"]
 
@@ -31,6 +44,8 @@ class SNTASGD(Optimizer):
     of NT-ASGD (Merity et al. 2018, algorithm 1), fed by :meth:`observe`. Without masks this is NT-ASGD.
 
     While it averages it keeps, beside the parameters, a mean, a sum and a birth a weight: 12 bytes, and 4 for the mask.
+    ``copy.copy`` gives a second handle on the same averages and trigger, as the wrappers of Lightning and Fabric are;
+    ``copy.deepcopy`` and ``pickle`` give an optimizer of its own.
 
     Args:
         params: parameters, or dicts of parameter groups.
@@ -40,14 +55,26 @@ class SNTASGD(Optimizer):
         since_birth: average each live weight over the steps since it was last born. ``False``: over all steps since
             the trigger, zeros and earlier lives included, which is NT-ASGD on masked weights.
         maximize: ascend instead of descend.
-        foreach: one call for many tensors. ``None`` does so on accelerators, where it is faster.
+        foreach: one call for many tensors. ``None`` takes the fastest way: on CPUs tensor by tensor, on GPUs one
+            Triton kernel for each tensor if Triton is there, and elsewhere one call for many.
 
     Raises:
         ValueError: an argument is out of its range.
         TypeError: `lr` or `weight_decay` is no number.
-    """
 
-    _averaging = False
+    Example:
+        >>> import torch
+        >>> from lightning_sparse_rnn import SNTASGD
+        >>> weight = torch.nn.Parameter(torch.tensor([4.0, 0.0]))
+        >>> optimizer = SNTASGD([weight], lr=1.0)
+        >>> optimizer.set_masks({weight: torch.tensor([1.0, 0.0])})
+        >>> optimizer.restart()  # or observe(val_loss) after each validation, until it returns True
+        >>> for _ in range(2):
+        ...     weight.grad = torch.ones(2)
+        ...     optimizer.step()
+        >>> weight.tolist(), optimizer.averaged(weight).tolist()
+        ([2.0, 0.0], [2.5, 0.0])
+    """
 
     def __init__(
         self,
@@ -60,91 +87,80 @@ class SNTASGD(Optimizer):
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not isinstance(value, (Real, Tensor)):
-                raise TypeError(f"Expected `{name}` to be a number, got {value!r}.")
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"Expected `{name}` to be a finite number of at least 0, got {value}.")
-        if not 1 <= nonmono < math.inf or int(nonmono) != nonmono:
-            raise ValueError(f"Expected `nonmono` to be a whole number of at least 1, got {nonmono}.")
-        self._nonmono = int(nonmono)
+        check_numbers(lr=lr, weight_decay=weight_decay)
         self._since_birth = since_birth
-        self._history: list[float] = []
-        self._steps = 0
-        self._folded = 0  # the step up to which the means are; the sums hold the steps since
-        self._masks: dict[Tensor, Tensor] = {}
-        self._training: dict[Tensor, Tensor] = {}  # w of each parameter, while the parameters show ŵ
+        self._shared = SharedState(NonMonotonicTrigger(nonmono))
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize, "foreach": foreach})
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_nonmono", "_since_birth", "_history", "_steps", "_folded", "_masks", "_training", "_averaging")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        return {**super().__getstate__(), "_since_birth": self._since_birth, "_shared": self._shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_shared" in state:
+            super().__setstate__(state)
+        else:  # the end of torch's `load_state_dict`: whoever shares these is to see what was loaded
+            self.param_groups[:] = state["param_groups"]
+            self.state.clear()
+            self.state.update(state["state"])
 
     # ------------------------------------------------------------------------------------------------ the trigger
 
     @property
     def averaging(self) -> bool:
         """Whether the trigger has fired."""
-        return self._averaging
+        return self._shared.trigger.fired
 
     @property
     def history(self) -> tuple[float, ...]:
         """The validation losses observed in this phase, oldest first."""
-        return tuple(self._history)
+        return self._shared.trigger.history
 
     def observe(self, metric: float | Tensor) -> bool:
         """Take note of a validation loss and return whether it has just started the averaging.
 
         It does if it is worse than the best of all but the latest ``nonmono`` losses before it. That happens once. A
-        loss that is NaN or infinite is left out, with a warning.
+        loss that is NaN or infinite is left out, with a warning. See :class:`NonMonotonicTrigger`.
         """
-        loss = float(metric)
-        if not math.isfinite(loss):
-            warnings.warn(f"The trigger of SNTASGD leaves out a validation loss of {loss}.", stacklevel=2)
-            return False
-        earlier = self._history[: -self._nonmono]
-        self._history.append(loss)
-        if self._averaging or not earlier or loss <= min(earlier):
-            return False
-        self._begin()
-        return True
+        fires = self._shared.trigger.observe(metric)
+        if fires:
+            self._begin()
+        return fires
 
     def restart(self) -> None:
         """Start a new averaging phase: the averages begin with the next step, whatever there was before."""
         self._require_training_weights("start to average")
-        self._history.clear()
+        self._shared.trigger.fire()
         self._begin()
 
     def _begin(self) -> None:
-        self._averaging = True
-        self._folded = self._steps
-        for parameter in self._all():
-            self._bear(parameter)
+        self._shared.folded = self._shared.steps
+        self._begin_averages(self._all())
 
-    def _bear(self, parameter: Tensor) -> None:
-        """Start the average of a whole parameter at the current step."""
-        self.state[parameter] = {
-            "mean": parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True),
-            "born": self._steps,
-        }
+    def _begin_averages(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            self.state[parameter] = begin(parameter, self._shared.steps)
 
     # ------------------------------------------------------------------------------------------------------ steps
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; their averages start now if others are averaged already."""
-        if self._averaging:
+        averaging = self.averaging
+        if averaging:
             self._fold()
         super().add_param_group(param_group)
-        if self._averaging:
-            for parameter in self.param_groups[-1]["params"]:
-                self._bear(parameter)
+        if averaging:
+            self._begin_averages(self.param_groups[-1]["params"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None, *, gradient_factor: float | Tensor | None = None
+    ) -> float | None:
         """Take one step; a parameter without a gradient stays, and its average counts the step all the same.
 
         Args:
             closure: evaluates the model anew and returns the loss.
+            gradient_factor: what gradients are multiplied by as they are read, such as the factor that clips their
+                norm; a number, or a tensor of one element. ``.grad`` stays as it is.
 
         Raises:
             RuntimeError: a gradient is sparse, or the parameters show their averages.
@@ -157,26 +173,27 @@ class SNTASGD(Optimizer):
         if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in self._all()):
             raise RuntimeError("SNTASGD takes dense gradients only. Make the embedding with `sparse=False`.")
         for group in self.param_groups:
-            self._step_group(group)
-        self._steps += 1
+            self._step_group(group, gradient_factor)
+        self._shared.steps += 1
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: dict[str, Any], factor: float | Tensor | None) -> None:
+        averaging = self.averaging
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in weights]
-        masks = [self._masks.get(parameter) for parameter in weights]
-        sums = [self._sum(parameter) for parameter in weights] if self._averaging else None
-        decay = 1.0 - group["lr"] * group["weight_decay"]
-        move = group["lr"] if group["maximize"] else -group["lr"]
-        foreach = group["foreach"]
-        if foreach is None:
-            foreach = all(weight.device.type != "cpu" for weight in weights)
-        (_step_foreach if foreach and weights else _step_one_by_one)(weights, gradients, masks, sums, decay, move)
-
-        if self._averaging:
+        step = Step(
+            weights,
+            [parameter.grad for parameter in weights],
+            [self._shared.masks.get(parameter) for parameter in weights],
+            [running_sum(self.state[parameter]) for parameter in weights] if averaging else None,
+            decay=1.0 - group["lr"] * group["weight_decay"],
+            move=group["lr"] if group["maximize"] else -group["lr"],
+            factor=factor,
+        )
+        take(step, group["foreach"])
+        if averaging:
             for parameter in group["params"]:
                 if parameter.grad is None:
-                    self._sum(parameter).add_(parameter.detach())
+                    running_sum(self.state[parameter]).add_(parameter.detach())
 
     # ------------------------------------------------------------------------------------------------------ masks
 
@@ -200,33 +217,19 @@ class SNTASGD(Optimizer):
         self._require_training_weights("change masks")
         born = born or {}
         own = list(self._all())
-        if masks and not any(parameter in masks for parameter in own):
-            raise ValueError("None of the masks is for a parameter of this optimizer. Was it made for another module?")
-        for parameter in own:
-            for name, given in (("mask", masks), ("born", born)):
-                if parameter in given and given[parameter].shape != parameter.shape:
-                    raise ValueError(
-                        f"Expected the {name} of a parameter in its shape {tuple(parameter.shape)}, got "
-                        f"{tuple(given[parameter].shape)}."
-                    )
-        self._masks = {parameter: masks[parameter].to(parameter) for parameter in own if parameter in masks}
-        for parameter, mask in self._masks.items():
+        check_masks(own, masks, born)
+        live = self._shared.masks = {p: masks[p].to(p) for p in own if p in masks}
+        for parameter, mask in live.items():
             parameter.mul_(mask)
-        if not self._averaging:
-            return
-        if not self._since_birth:
+        if not self.averaging or not self._since_birth:
             return
         self._fold()
         for parameter in own:
             state = self.state[parameter]
             if parameter in born:
-                newborn = born[parameter].to(parameter.device)
-                if isinstance(state["born"], int):
-                    state["born"] = torch.full_like(parameter, state["born"], dtype=torch.int32)
-                state["born"].masked_fill_(newborn, self._steps)
-                torch.where(newborn, parameter, state["mean"], out=state["mean"])
-            if parameter in self._masks:
-                state["mean"].mul_(self._masks[parameter])
+                give_birth(state, parameter, born[parameter].to(parameter.device), self._shared.steps)
+            if parameter in live:
+                state["mean"].mul_(live[parameter])
 
     # --------------------------------------------------------------------------------------------------- averages
 
@@ -236,7 +239,7 @@ class SNTASGD(Optimizer):
 
         Before the trigger ŵ is w and nothing changes. A block inside a block changes nothing either.
         """
-        shown_before = bool(self._training)
+        shown_before = bool(self._shared.training)
         try:
             self.show_averaged_weights()
             yield
@@ -247,24 +250,24 @@ class SNTASGD(Optimizer):
     @torch.no_grad()
     def show_averaged_weights(self) -> None:
         """Show ŵ in the parameters until :meth:`show_training_weights`. Steps are refused meanwhile."""
-        if self._training or not self._averaging:
+        if self._shared.training or not self.averaging:
             return
         self._fold()
         for parameter in self._all():
             state = self.state[parameter]
             # With all steps folded into the mean the sum is zero: its memory can hold w for the time being.
             memory = state.pop("sum") if "sum" in state else torch.empty_like(state["mean"])
-            self._training[parameter] = memory.copy_(parameter)
+            self._shared.training[parameter] = memory.copy_(parameter)
             parameter.copy_(self._live(parameter, state["mean"]))
 
     @torch.no_grad()
     def show_training_weights(self) -> None:
         """Put w back into the parameters, if they show ŵ."""
         # An interrupt at any point of this leaves a state from which it can be done again.
-        shown = self._training
+        shown = self._shared.training
         for parameter, weight in shown.items():
             parameter.copy_(weight)
-        self._training = {}
+        self._shared.training = {}
         for parameter, weight in shown.items():
             self.state[parameter]["sum"] = weight.zero_()
 
@@ -277,69 +280,45 @@ class SNTASGD(Optimizer):
             copy: if ``False``, the result may share memory with the optimizer's state, which the next step changes: use
                 it at once.
         """
-        if not self._averaging:
+        if not self.averaging:
             return parameter.detach().to(parameter.dtype, copy=copy)
         state = self.state[parameter]
-        mean = state["mean"]
-        if "sum" in state and self._steps != self._folded:
-            mean, copy = mean.clone(), False
-            self._fold_into(mean, state["sum"].clone(), state["born"])
-        return self._live(parameter, mean).to(parameter.dtype, copy=copy)
+        mean = current(state, self._shared.steps, self._shared.folded)
+        return self._live(parameter, mean).to(parameter.dtype, copy=copy and mean is state["mean"])
 
     def _live(self, parameter: Tensor, mean: Tensor) -> Tensor:
         """Return a mean without what earlier lives of inactive weights have left in it.
 
         When training on a GPU has ended, Lightning moves the state to the CPU, which is not told of the masks.
         """
-        if self._since_birth or parameter not in self._masks:
+        if self._since_birth or parameter not in self._shared.masks:
             return mean
-        return mean * self._masks[parameter].to(mean.device)
+        return mean * self._shared.masks[parameter].to(mean.device)
 
     def training(self, parameter: Tensor, *, copy: bool = True) -> Tensor:
         """Return w of one parameter, in its shape and dtype, whatever the parameters show; see :meth:`averaged`."""
-        return self._training.get(parameter, parameter).detach().to(parameter.dtype, copy=copy)
+        return self._shared.training.get(parameter, parameter).detach().to(parameter.dtype, copy=copy)
 
     def _fold(self) -> None:
-        """Bring the means up to the current step. All weights born since the last fold were born right at it."""
-        if self._steps == self._folded:
+        """Bring the means up to the current step."""
+        if self._shared.steps == self._shared.folded:
             return
         for parameter in self._all():
-            state = self.state[parameter]
-            self._fold_into(state["mean"], state["sum"], state["born"])
-            state["sum"].zero_()
-        self._folded = self._steps
-
-    def _fold_into(self, mean: Tensor, total: Tensor, born: Tensor | int) -> None:
-        """Fold the sum of the ``n`` latest steps into ``mean``: mean + (total − n·mean) / (K − b).
-
-        ``total`` is overwritten.
-        """
-        mean.add_(total.sub_(mean, alpha=self._steps - self._folded).div_(self._steps - born))
-
-    def _sum(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "sum" not in state:
-            state["sum"] = torch.zeros_like(state["mean"])
-        total: Tensor = state["sum"]
-        return total
+            bring_up(self.state[parameter], self._shared.steps, self._shared.folded)
+        self._shared.folded = self._shared.steps
 
     # ------------------------------------------------------------------------------------------------ state to save
 
     def state_dict(self) -> dict[str, Any]:
         """Return averages, births and the trigger's history: tensors and plain values. Masks are the topology's."""
         saved: dict[str, Any] = super().state_dict()
-        if self._steps == self._folded:
+        if self._shared.steps == self._shared.folded:
             # The sums are zero, and need not be written.
             saved["state"] = {
                 index: {name: value for name, value in state.items() if name != "sum"}
                 for index, state in saved["state"].items()
             }
-        saved["averaging"] = {
-            "averaging": self._averaging,
-            "steps": self._steps,
-            "folded": self._folded,
-            "history": list(self._history),
-        }
+        saved["averaging"] = self._shared.saved()
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -348,40 +327,18 @@ class SNTASGD(Optimizer):
         Raises:
             ValueError: the state is not one of SNTASGD, or of other parameters.
         """
-        if "averaging" not in state_dict:
-            raise ValueError(
-                "Expected the state of an SNTASGD, with an entry 'averaging', got one with the entries "
-                f"{sorted(state_dict)}. It was saved by another optimizer."
-            )
-        indices = list(itertools.chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
-        for index, parameter in zip(indices, self._all(), strict=False):
-            mean = state_dict["state"].get(index, {}).get("mean", parameter)
-            if mean.shape != parameter.shape:
-                raise ValueError(
-                    f"Expected the saved average {index} in its parameter's shape {tuple(parameter.shape)}, got "
-                    f"{tuple(mean.shape)}. It was saved for other parameters, or for the same in another order."
-                )
+        indices = check_saved(state_dict, list(self._all()))
         # torch would cast every saved tensor to its parameter's dtype, which neither births nor the means of
         # half-precision weights survive. It loads the groups; the tensors are copied here.
         super().load_state_dict({**state_dict, "state": {}})
-        self.state.clear()
         for index, parameter in zip(indices, self._all(), strict=True):
             if index in state_dict["state"]:
-                self.state[parameter] = {
-                    name: value.to(parameter.device, copy=True) if isinstance(value, Tensor) else value
-                    for name, value in state_dict["state"][index].items()
-                }
-        scalars = state_dict["averaging"]
-        self._averaging = bool(scalars["averaging"])
-        self._steps = int(scalars["steps"])
-        self._folded = int(scalars["folded"])
-        self._history = [float(loss) for loss in scalars["history"]]
-        self._training = {}
+                self.state[parameter] = copied(state_dict["state"][index], parameter.device)
+        self._shared.load(state_dict["averaging"])
         # Averages of a dense run know nothing of masks.
-        for parameter, mask in self._masks.items():
-            for name in ("mean", "sum"):
-                if self._since_birth and name in self.state.get(parameter, {}):
-                    self.state[parameter][name].mul_(mask)
+        for parameter, mask in self._shared.masks.items():
+            if self._since_birth and parameter in self.state:
+                restrict(self.state[parameter], mask)
 
     # -------------------------------------------------------------------------------------------------------------
 
@@ -389,7 +346,7 @@ class SNTASGD(Optimizer):
         return itertools.chain.from_iterable(group["params"] for group in self.param_groups)
 
     def _require_training_weights(self, what: str) -> None:
-        if self._training:
+        if self._shared.training:
             raise RuntimeError(
                 f"Cannot {what} while the parameters show their averages: leave `averaged_weights` first."
             )
