@@ -7,7 +7,7 @@ OLDEST := $(VENV)/lightning-2.5.0
 OLDEST_TESTS := tests/callbacks tests/integration/test_trainer_options.py
 # An environment without any extra, for the tests of what works there.
 BARE := .venv-bare
-BARE_TESTS := tests/integration/test_bare.py tests/commands/test_export.py tests/integration/test_import_names.py
+BARE_TESTS := tests/integration/test_bare.py tests/commands/test_export.py tests/callbacks/test_averaging.py
 
 .PHONY: setup train test test-bare lint docs clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ _GROUPS = ("data", "model", "method", "optimizer", "experiment", "sweep", "train
 
 
 def output_of(arguments: Sequence[str]) -> Path:
-    """Return the folder of runs that the command line names, and make sure that Hydra can take all of it.
+    """Return the folder of runs that the command line names, and make sure that Hydra can take all of the line.
 
     Raises:
         ValueError: it cannot; the message names what is near, or what there is to choose from.
@@ -46,7 +47,14 @@ def output_of(arguments: Sequence[str]) -> Path:
         except HydraException as error:
             raise _plain(error) from None
     output = str(OmegaConf.to_container(config)["output"])  # type: ignore[index, call-overload]
-    return _DEFAULT if "${" in output else Path(output)
+    return _DEFAULT if "${" in output else _writable(Path(output))
+
+
+def _writable(folder: Path) -> Path:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"Cannot write to output={folder}: {there} is not a folder that this user may write to.")
+    return folder
 
 
 def _single(override: Override) -> str:

@@ -49,6 +49,7 @@ def check_config(config: DictConfig) -> None:
     for name in map(str, config):
         if name not in READ and f"${{{name}" not in written:
             raise ValueError(f"Nothing reads {name}.{near(name, [*READ, *MOVED])}")
+    _check_numbers(config)
     for name, instead in _OF_THE_RUN.items():
         if name in config.trainer:
             raise ValueError(f"Expected no trainer.{name}: a run makes its own. {instead}")
@@ -63,6 +64,14 @@ def near(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names what may have been meant by ``name``; empty if nothing is near."""
     found = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """Name the value itself where Lightning and torch, much later, would speak of something else."""
+    whole = {"seed": (config.seed, 0), "trainer.max_epochs": (config.trainer.get("max_epochs"), -1)}
+    for name, (given, least) in whole.items():
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
+            raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
 
 
 def _check_callbacks(callbacks: Any) -> None:

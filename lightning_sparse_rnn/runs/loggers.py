@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 __all__ = ["ResumableCSVLogger", "finish", "hyperparameters", "log_end", "make_loggers"]
 
@@ -88,7 +89,7 @@ class ResumableCSVLogger(CSVLogger):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        path = Path(self.log_dir) / "metrics.csv"
+        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
         self._earlier: list[dict[str, str]] = []
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:

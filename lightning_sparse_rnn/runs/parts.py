@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
@@ -64,7 +65,7 @@ def make_parts(config: DictConfig, folder: Path) -> Parts:
 
 def _callbacks(config: DictConfig, folder: Path) -> list[pl.Callback]:
     """Make the callbacks in the order in which Lightning is to call them; checkpoints come last there anyway."""
-    made = {name: instantiate(given) for name, given in config.callbacks.items() if given is not None}
+    made = {name: instantiate(given) for name, given in _with_known_end(config).items() if given is not None}
     for name, kind in {"record": RunRecord, "best": BestCheckpoint}.items():
         if not any(isinstance(callback, kind) for callback in made.values()):
             raise ValueError(
@@ -77,6 +78,19 @@ def _callbacks(config: DictConfig, folder: Path) -> list[pl.Callback]:
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
     first = [made.pop("averaging", None), method, written]
     return [callback for callback in (*first, *made.values()) if callback is not None]
+
+
+def _with_known_end(config: DictConfig) -> DictConfig:
+    """Return the callbacks' configs; without restarts at shares of ``max_epochs`` where the run has none."""
+    callbacks: DictConfig = config.callbacks
+    averaging, epochs = callbacks.get("averaging"), config.trainer.get("max_epochs")
+    if averaging and averaging.get("restart_at") and epochs in (None, -1):
+        rank_zero_info(
+            "The run has no trainer.max_epochs: its averages begin when their trigger fires, and not at "
+            f"callbacks.averaging.restart_at={averaging.restart_at}."
+        )
+        return OmegaConf.merge(callbacks, {"averaging": {"restart_at": []}})  # type: ignore[return-value]
+    return callbacks
 
 
 def _data(config: DictConfig) -> Any:

@@ -8,8 +8,8 @@ import warnings
 __all__ = ["quiet"]
 
 _WARNINGS = (
-    # A run that is resumed finds its own checkpoints.
-    r"Checkpoint directory .* exists and is not empty",
+    # A run that is resumed finds its own checkpoints and logs.
+    r"(Checkpoint|Experiment logs) directory .* exists and is not empty",
     # Lightning's own use of torch.
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
     r"You are using `torch\.load` with `weights_only=False`",  # before torch 2.6

@@ -205,6 +205,22 @@ def test_the_test_command_says_what_it_misses(config: DictConfig, tmp_path: Path
             run_test([str(tmp_path / "run"), override])
 
 
+@pytest.mark.parametrize(("epochs", "began"), [(3, 2), (6, 4)])
+def test_averages_begin_after_two_thirds_of_any_number_of_epochs(
+    epochs: int, began: int, text: Path, tmp_path: Path
+) -> None:
+    options = [f"trainer.max_epochs={epochs}", "optimizer.nonmono=9", "+trainer.limit_train_batches=2"]
+    assert train(small_config(text, tmp_path, *options), tmp_path / "run")["averaging_began_epoch"] == began
+
+
+def test_a_run_that_ends_by_steps_says_that_averages_wait_for_their_trigger(
+    text: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = ["trainer.max_epochs=-1", "+trainer.max_steps=6", "+trainer.limit_train_batches=2", "optimizer.nonmono=9"]
+    assert train(small_config(text, tmp_path, *steps), tmp_path / "run")["averaging_began_epoch"] is None
+    assert "The run has no trainer.max_epochs: its averages begin when their trigger fires" in caplog.text
+
+
 @pytest.mark.parametrize("end", [["trainer.max_epochs=12"], ["trainer.max_epochs=-1", "+trainer.max_steps=24"]])
 def test_about_ten_topologies_are_kept_and_the_last(end: list[str], text: Path, tmp_path: Path) -> None:
     train(small_config(text, tmp_path, *end, "+trainer.limit_train_batches=2"), tmp_path / "run")

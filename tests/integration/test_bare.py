@@ -1,104 +1,63 @@
-"""The package without its extras: what works, and which extra the rest asks for.
-
-Elsewhere than in an environment without extras, Python gets a folder of links to all that is installed but those.
-"""
+"""The package without its extras: what works, and which extra the rest asks for. ``make test-bare`` runs this."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
-ROOT = Path(__file__).parents[2]
+from lightning_sparse_rnn.commands.evaluate import main as evaluate
+from lightning_sparse_rnn.commands.export import main as export
+from lightning_sparse_rnn.commands.generate import main as generate
+from lightning_sparse_rnn.commands.report import main as report
+from lightning_sparse_rnn.commands.train import main as train
+
 EXTRAS = ("matplotlib", "scipy", "pooch", "tensorboard")
+pytestmark = pytest.mark.skipif(
+    any(find_spec(module) for module in EXTRAS), reason="for an environment without extras: make test-bare"
+)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of modules to import, without those of the extras."""
-    folder = tmp_path_factory.mktemp("installed")
-    for path in Path(torch.__file__).parents[1].iterdir():
-        if not path.name.lower().startswith(EXTRAS) and path.suffix != ".pth":
-            (folder / path.name).symlink_to(path)
-    return folder
+def run_train(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", *options])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    train()
 
 
-def python(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-S", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(installed)]),
-            "OMP_NUM_THREADS": "1",
-            "XDG_CACHE_HOME": str(folder / "cache"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def run(installed: Path, folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(installed, folder, "-m", f"lightning_sparse_rnn.commands.{module}", *arguments)
-
-
-@pytest.fixture(scope="module")
-def trained(installed: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a run in ``runs/default``, trained without any extra, and what the command said."""
-    folder = tmp_path_factory.mktemp("bare")
+def test_text_of_ones_own_is_all_it_takes(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small = ["model.network.embedding_size=8", "model.network.hidden_size=8", "trainer.max_epochs=2"]
     options = ["data=folder", f"data.root={text}", "data.bptt=10", "data.eval_batch_size=2", "trainer.accelerator=cpu"]
-    done = run(
-        installed, folder, "train", *small, *options, "hydra.run.dir=runs/default", "trainer.enable_progress_bar=false"
+    run_train(monkeypatch, *small, *options, "hydra.run.dir=run")
+    assert (
+        "The picture run.png needs matplotlib. Install it with: pip install 'lightning-sparse-rnn[report]'\n"
+        in capsys.readouterr().out
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    assert not (tmp_path / "run" / "run.png").exists()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["epochs"] == 2
+    evaluate(["run"])
+    assert json.loads(capsys.readouterr().out)["test_ppl"] == results["test_ppl"]
+    generate(["run", "--tokens", "9"])
+    assert len(capsys.readouterr().out.split()) >= 4
+    export(["run"])
+    assert (tmp_path / "run" / "weights.sparse.pt").exists()
 
 
-def test_a_run_trains_on_text_of_ones_own_and_leaves_out_its_picture(trained: tuple[Path, str]) -> None:
-    folder, said = trained
-    assert "The picture run.png needs matplotlib. Install it with: pip install 'lightning-sparse-rnn[report]'\n" in said
-    left = folder / "runs" / "default"
-    assert not (left / "run.png").exists()
-    assert json.loads((left / "results.json").read_text())["epochs"] == 2
-    assert (folder / "cache" / "lightning_sparse_rnn").is_dir() == sys.platform.startswith("linux")
-
-
-def test_its_run_is_tested_continued_in_words_and_exported(installed: Path, trained: tuple[Path, str]) -> None:
-    folder, _ = trained
-    results = json.loads((folder / "runs" / "default" / "results.json").read_text())
-    assert json.loads(run(installed, folder, "evaluate", "runs/default").stdout)["test_ppl"] == results["test_ppl"]
-    assert len(run(installed, folder, "generate", "runs/default", "--tokens", "9").stdout.split()) >= 4
-    assert run(installed, folder, "export", "runs/default").returncode == 0
-    assert (folder / "runs" / "default" / "weights.sparse.pt").exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        (("report", "runs"), "pip install 'lightning-sparse-rnn[report]'"),
-        (("train", "data=ptb", "data.cache_dir=new"), "pip install 'lightning-sparse-rnn[data]'"),
-        (("train", "logger=tensorboard", "seed=2"), "pip install 'lightning-sparse-rnn[tensorboard]'"),
-    ],
-)
 def test_what_misses_an_extra_says_which(
-    installed: Path, trained: tuple[Path, str], command: tuple[str, ...], expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run(installed, trained[0], *command)
-    assert done.returncode == 1
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_the_public_names_need_no_extra(installed: Path, tmp_path: Path) -> None:
-    code = "from lightning_sparse_rnn import *; from lightning_sparse_rnn.models import *; "
-    code += "from lightning_sparse_rnn.data import *; print(SNTASGD, SelfishSparseCallback, LSTM, TextDataModule)"
-    done = python(installed, tmp_path, "-c", code)
-    assert done.returncode == 0, done.stderr
-    assert "SNTASGD" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[report\]'"):
+        report(["."])
+    with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[data\]'"):
+        run_train(monkeypatch, "data=ptb", f"data.cache_dir={tmp_path / 'new'}")
+    with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[tensorboard\]'"):
+        run_train(monkeypatch, "logger=tensorboard")
+    capsys.readouterr()

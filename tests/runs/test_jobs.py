@@ -206,3 +206,32 @@ def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(
     )
     assert 0.8 * sparse["live_weights"] < small["total_weights"] <= sparse["live_weights"] + 2
     assert small["sparsity"] == 0.0
+
+
+OTHER_PROCESS = """
+from lightning_sparse_rnn.runs.jobs import Jobs, RunIsElsewhere
+with Jobs.around().job("good"):
+    pass
+with Jobs.around().job("bad"):
+    raise ValueError("no such thing")
+with Jobs.around().job("worse"):
+    raise SystemExit("sparse-rnn-train: Expected another.\\n(And more.)")
+with Jobs.around().job("held"):
+    raise RunIsElsewhere("It is elsewhere.")
+"""
+
+
+def test_how_runs_in_other_processes_end_is_known_where_the_command_was_given(tmp_path: Path) -> None:
+    # As with the launchers of Hydra that start processes of their own.
+    with Jobs.of_a_command(tmp_path / "runs") as jobs:
+        subprocess.run([sys.executable, "-c", OTHER_PROCESS], check=True, capture_output=True)
+        assert (jobs.finished, jobs.failed, jobs.elsewhere) == (["good"], ["bad", "worse"], ["held"])
+        assert jobs.summary().splitlines() == [
+            "Other processes are working on:",
+            "  held",
+            "These runs have failed:",
+            "  bad: ValueError: no such thing",
+            "  worse: sparse-rnn-train: Expected another.",
+            "The same command tries them again, and none that is finished.",
+        ]
+    assert list((tmp_path / "runs").iterdir()) == []

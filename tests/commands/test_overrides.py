@@ -1,0 +1,84 @@
+"""What is said of a command line that Hydra cannot take: what is near, and what there is to choose from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_sparse_rnn.commands import overrides
+from lightning_sparse_rnn.commands.overrides import output_of
+from lightning_sparse_rnn.commands.train import main
+
+SAID = {
+    "sparsty=0.5": r"There is no sparsty\. Did you mean sparsity\? Groups: data, .*Values: .*seed",
+    "methd=set": r"There is no methd\. Did you mean method\?",
+    "method=riggle": r"There is no method=riggle\. Did you mean rigl\? Known: deepr, dense, ",
+    "experiment=nothing": r"There is no experiment=nothing\. Known: (?!base)",
+    "data.btpt=3": r"There is no data\.btpt\. Did you mean bptt\? In data: .*train_lines",
+    "bptt=3": r"There is no bptt\. Did you mean data\.bptt\?",
+    "optimizer.betas=[0,1]": r"is added with \+optimizer\.betas=VALUE\. In optimizer: _target_, lr, ",
+    "~callbacks.progres": r"There is no callbacks\.progres\. Did you mean progress\?",
+    "method=[a": r"Expected options like key=value, got method=\[a: ",
+    "sntasgd.lr=15": r"sntasgd\.lr is now optimizer\.lr\.",
+    "sntasgd.restart_epochs=[4]": r"is now callbacks\.averaging\.restart_at, as shares of trainer\.max_epochs",
+    "averaging.monitor=val_ppl": r"averaging\.monitor is now callbacks\.averaging\.monitor\.",
+    "model.optimizer.lr=1": r"model\.optimizer\.lr is now optimizer\.lr\.",
+}
+
+
+@pytest.mark.parametrize("given", SAID)
+def test_a_mistake_is_told_with_what_is_near(given: str) -> None:
+    with pytest.raises(ValueError, match=SAID[given]) as raised:
+        output_of([given])
+    assert "provider=" not in str(raised.value)
+    assert "object_type" not in str(raised.value)
+
+
+def test_what_hydra_takes_passes_and_names_the_folder_of_runs(tmp_path: Path) -> None:
+    for given in (
+        ["-m", "method=set,rigl", "seed=1,2", f"output={tmp_path}"],
+        ["-m", "method=glob(*)", "seed=range(1,4)", f"output={tmp_path}"],
+        ["+trainer.max_time=00:01:00:00", f"output={tmp_path}", "hydra.verbose=true"],
+        ["experiment=ptb_small", "~callbacks.progress", f"output={tmp_path}"],
+    ):
+        assert output_of(given) == tmp_path
+    assert output_of([]) == Path("runs")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"Cannot write to output=.*file/runs: .*file is not a folder"):
+        output_of([f"output={tmp_path / 'file' / 'runs'}"])
+
+
+def test_ctrl_c_before_and_between_runs_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["sparse-rnn-train"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(overrides, "output_of", interrupted)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_help_is_in_our_words_with_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", "--help"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code in (None, 0)
+    said = capsys.readouterr().out
+    assert sum(line.strip().startswith("sparse-rnn-train ") for line in said.splitlines()) >= 6
+    assert "Hydra is" not in said
+    assert "powered by" not in said.lower()
+    for group in ("method: deepr, dense", "optimizer: adam", "callbacks: default"):
+        assert group in said

@@ -1,0 +1,84 @@
+"""Configs of runs from when values had other addresses: the same run is the same run, and another is another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.flat_config import differences
+from lightning_sparse_rnn.runs.old_configs import same_runs, up_to_date
+
+OLD = yaml.safe_load(
+    (Path(__file__).parents[1] / "integration" / "before_the_move" / "finished" / "config.yaml").read_text()
+)
+COMMAND = [
+    "data=folder",
+    "data.root=text",
+    "data.cache_dir=cache",
+    "data.batch_size=4",
+    "data.eval_batch_size=2",
+    "data.bptt=10",
+    "model.network.embedding_size=8",
+    "model.network.hidden_size=8",
+    "model.network.num_layers=1",
+    "optimizer.nonmono=1",
+    "optimizer.lr=5.0",
+    "trainer.max_epochs=4",
+    "trainer.accelerator=cpu",
+]
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        found: Any = OmegaConf.to_container(compose("train", [*COMMAND, *overrides]), resolve=True)
+    return {**found, "chosen": OLD["chosen"]}
+
+
+def test_every_value_is_found_where_it_stands_today() -> None:
+    now = up_to_date(OLD)
+    assert now["optimizer"] == OLD["optimizer"]
+    assert now["callbacks"]["averaging"]["restart_epochs"] == [2]
+    assert "sntasgd" not in now
+    assert "averaging" not in now
+    assert "optimizer" not in now["model"]
+    assert up_to_date(now) == now
+
+
+@pytest.mark.parametrize(
+    "restarts", ["callbacks.averaging.restart_at=[0.5]", "+callbacks.averaging.restart_epochs=[2]"]
+)
+def test_todays_command_is_the_run_of_then(restarts: str) -> None:
+    without = [] if "restart_at" in restarts else ["callbacks.averaging.restart_at=[]"]
+    assert differences(same_runs(OLD), same_runs(composed(restarts, *without))) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("optimizer.lr=4", "optimizer.lr: 5.0, now 4"),
+        ("callbacks.averaging.restart_at=[0.75]", "callbacks.averaging.restart_epochs: [2], now [3]"),
+        ("callbacks.best.monitor=val_ppl", "callbacks.best.monitor: val_loss, now val_ppl"),
+        ("~callbacks.averaging", "callbacks.averaging"),
+    ],
+)
+def test_another_run_is_another(override: str, key: str) -> None:
+    base = [] if "averaging" in override else ["callbacks.averaging.restart_at=[0.5]"]
+    changed = differences(same_runs(OLD), same_runs(composed(*base, override)))
+    assert any(line.startswith(key) for line in changed)
+
+
+def test_what_a_run_shows_makes_no_other_run() -> None:
+    one = composed("trainer.enable_progress_bar=true")
+    for override in ("trainer.enable_progress_bar=false", "~callbacks.progress", "+callbacks.progress.refresh_rate=3"):
+        assert differences(same_runs(one), same_runs(composed(override))) == []
+
+
+@pytest.mark.parametrize("config", [{}, {"trainer": "x", "callbacks": 3, "model": None, "logger": []}])
+def test_what_is_no_config_of_ours_does_no_harm(config: dict[str, Any]) -> None:
+    assert same_runs(same_runs(config)) == same_runs(config)
