@@ -463,7 +463,7 @@ def test_every_config_builds_the_published_size(name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=overrides)
     with torch.device("meta"):
-        model = instantiate(config.model, vocab_size=vocab_size)
+        model = instantiate(config.model, optimizer=config.optimizer, vocab_size=vocab_size)
     assert isinstance(model, LanguageModel)
     assert round(sum(weight.numel() for weight in model.parameters()) / 1e6, 1) == millions
     assert model.configure_optimizers().param_groups[0]["lr"] == 7
