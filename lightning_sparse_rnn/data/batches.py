@@ -43,6 +43,15 @@ class ColumnBatches:
 
     Raises:
         ValueError: if an argument is out of range, or the text too short for one batch.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.data import ColumnBatches, SequenceLengths
+        >>> batches = ColumnBatches(torch.arange(12), columns=2, lengths=SequenceLengths(3))
+        >>> for inputs, targets in batches:
+        ...     print(inputs.tolist(), targets.tolist())
+        [[0, 6], [1, 7], [2, 8]] [[1, 7], [2, 8], [3, 9]]
+        [[3, 9], [4, 10]] [[4, 10], [5, 11]]
     """
 
     def __init__(

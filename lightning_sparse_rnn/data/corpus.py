@@ -39,6 +39,14 @@ class Vocabulary:
 
     Args:
         tokens: the tokens; repetitions are allowed and count once.
+
+    Examples:
+        >>> from lightning_sparse_rnn.data import Vocabulary
+        >>> vocabulary = Vocabulary.from_text("to be or not to be")
+        >>> vocabulary.tokens
+        ('<unk>', '<eos>', 'to', 'be', 'or', 'not')
+        >>> vocabulary.encode("to sleep").tolist()
+        [2, 0, 1]
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
@@ -89,7 +97,15 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A vocabulary and three texts in its ids, each a 1-D int64 tensor."""
+    """A vocabulary and three texts in its ids, each a 1-D int64 tensor.
+
+    Examples:
+        >>> from lightning_sparse_rnn.data import Corpus
+        >>> from lightning_sparse_rnn.data.texts import Texts
+        >>> corpus = Corpus.from_texts(Texts(train="to be or not to be", valid="to be", test="to sleep"))
+        >>> corpus.train.tolist(), corpus.test.tolist()
+        ([2, 3, 4, 5, 2, 3, 1], [2, 0, 1])
+    """
 
     vocabulary: Vocabulary
     train: Tensor
@@ -178,6 +194,12 @@ def unigram_perplexity(train_ids: Tensor, test_ids: Tensor, vocab_size: int) -> 
 
     Raises:
         ValueError: if `test_ids` is empty.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.data import unigram_perplexity
+        >>> unigram_perplexity(torch.tensor([0, 0, 1]), torch.tensor([0]), vocab_size=2)  # p(0) = (2 + 1)/(3 + 2)
+        1.666...
     """
     if test_ids.numel() == 0:
         raise ValueError("Expected at least one token in `test_ids`, got none.")

@@ -51,6 +51,15 @@ class TextDataModule(pl.LightningDataModule):
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from lightning_sparse_rnn.data import TextDataModule
+        >>> for part in ("train", "valid", "test"):
+        ...     _ = Path(f"{part}.txt").write_text("to be or not to be" + chr(10))
+        >>> data = TextDataModule("folder", ".", batch_size=1, eval_batch_size=1, bptt=3, cache_dir="cache")
+        >>> data.vocab_size
+        6
     """
 
     def __init__(

@@ -39,6 +39,15 @@ class SequenceLengths:
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Examples:
+        >>> from itertools import islice
+        >>> from lightning_sparse_rnn.data import SequenceLengths
+        >>> list(islice(SequenceLengths(35).epoch(0), 3))
+        [35, 35, 35]
+        >>> lengths = SequenceLengths(70, kind="drawn", max_extra=20)
+        >>> all(5 <= length <= 90 for length in islice(lengths.epoch(0), 100))
+        True
     """
 
     bptt: int

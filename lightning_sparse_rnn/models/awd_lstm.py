@@ -147,6 +147,18 @@ class AWDLSTM(AWDNetwork):
         weight_drop: probability of dropping a weight of a layer's hidden matrix, one mask for a sequence.
         fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
         options: the other arguments of `AWDNetwork`.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import AWDLSTM
+        >>> network = AWDLSTM(vocab_size=50, embedding_size=16, hidden_size=24, num_layers=2)
+        >>> tokens = torch.randint(50, (35, 4))  # 35 time steps in 4 columns
+        >>> output = network(tokens)
+        >>> output.hidden.shape
+        torch.Size([35, 4, 16])
+        >>> loss = network.loss(output.hidden, targets=tokens.roll(-1, 0))
+        >>> [tuple(part.shape) for layer in output.state for part in layer]
+        [(1, 4, 24), (1, 4, 24), (1, 4, 16), (1, 4, 16)]
     """
 
     def __init__(

@@ -91,6 +91,18 @@ class RecurrentHighwayNetwork(Network):
 
     Raises:
         ValueError: if a size is not positive, a dropout is outside [0, 1), or tied sizes differ.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import RecurrentHighwayNetwork
+        >>> network = RecurrentHighwayNetwork(vocab_size=50, embedding_size=16, hidden_size=16, depth=3)
+        >>> tokens = torch.randint(50, (35, 4))  # 35 time steps in 4 columns
+        >>> output = network(tokens)
+        >>> output.hidden.shape
+        torch.Size([35, 4, 16])
+        >>> loss = network.loss(output.hidden, targets=tokens.roll(-1, 0))
+        >>> output.state.shape
+        torch.Size([4, 16])
     """
 
     def __init__(

@@ -74,6 +74,18 @@ class LanguageModel(pl.LightningModule):
     Raises:
         ValueError: if `network` is None or names no `_target_`, `ar` or `tar` is negative, or `lr_bptt` is not
             positive.
+
+    Examples:
+        >>> from lightning_sparse_rnn.models import LanguageModel
+        >>> model = LanguageModel(
+        ...     network={"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 16, "hidden_size": 16},
+        ...     vocab_size=50,
+        ...     optimizer={"_target_": "lightning_sparse_rnn.SNTASGD", "lr": 20.0},
+        ... )
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        6002
+
+        To be trained by `Trainer.fit(model, datamodule=TextDataModule(...))`.
     """
 
     def __init__(

@@ -29,6 +29,15 @@ class AWDLSTMMoS(AWDLSTM):
         experts: number of softmaxes.
         dropout_latent: probability of dropping a feature of the latents, one mask for a sequence.
         options: the other arguments of `AWDLSTM` and `AWDNetwork`.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import AWDLSTMMoS
+        >>> network = AWDLSTMMoS(vocab_size=50, embedding_size=16, hidden_size=24, last_size=20, experts=3)
+        >>> hidden = network(torch.randint(50, (35, 4))).hidden
+        >>> probabilities = network.log_probs(hidden[-1]).exp()  # of the next token in each of 4 columns
+        >>> probabilities.shape
+        torch.Size([4, 50])
     """
 
     def __init__(

@@ -29,6 +29,13 @@ class Output(NamedTuple):
             and `Network.log_probs` read.
         raw: the same before its dropout.
         state: the network's memory after the last token, to be passed to the next call.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import GRU
+        >>> network = GRU(vocab_size=50, embedding_size=16, hidden_size=16)
+        >>> first = network(torch.randint(50, (10, 4)))
+        >>> second = network(torch.randint(50, (10, 4)), state=first.state)  # the tokens that follow
     """
 
     hidden: Tensor
@@ -53,6 +60,21 @@ class Network(nn.Module, ABC):
 
     Raises:
         ValueError: if a size is not positive, or tied sizes differ.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_sparse_rnn.models import Network, Output
+        >>> class ElmanNetwork(Network):
+        ...     def __init__(self, vocab_size, hidden_size=16):
+        ...         super().__init__(vocab_size, embedding_size=hidden_size, decoder_size=hidden_size, tied=True)
+        ...         self.layer = nn.RNN(hidden_size, hidden_size)
+        ...
+        ...     def forward(self, tokens, state=None):
+        ...         hidden, state = self.layer(self.embedding(tokens), state)
+        ...         return Output(hidden, hidden, state)
+        >>> ElmanNetwork(vocab_size=50)(torch.randint(50, (35, 4))).hidden.shape
+        torch.Size([35, 4, 16])
     """
 
     def __init__(self, vocab_size: int, embedding_size: int, decoder_size: int, tied: bool) -> None:

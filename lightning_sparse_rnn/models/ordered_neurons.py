@@ -82,6 +82,18 @@ class OrderedNeuronsLSTM(AWDNetwork):
         chunk_size: number of neurons that share a value of the master gates; divides every layer's size.
         weight_drop: probability of dropping a weight of a layer's hidden matrix, one mask for a sequence.
         options: the other arguments of `AWDNetwork`.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import OrderedNeuronsLSTM
+        >>> network = OrderedNeuronsLSTM(vocab_size=50, embedding_size=16, hidden_size=24, num_layers=2, chunk_size=4)
+        >>> tokens = torch.randint(50, (35, 4))  # 35 time steps in 4 columns
+        >>> output = network(tokens)
+        >>> output.hidden.shape
+        torch.Size([35, 4, 16])
+        >>> loss = network.loss(output.hidden, targets=tokens.roll(-1, 0))
+        >>> [tuple(part.shape) for layer in output.state for part in layer]
+        [(4, 24), (4, 24), (4, 16), (4, 16)]
     """
 
     def __init__(

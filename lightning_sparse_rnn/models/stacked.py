@@ -14,21 +14,7 @@ __all__ = ["GRU", "LSTM", "StackedLSTM"]
 
 
 class _Stacked(Network):
-    """Layers of one of torch's recurrent modules, with dropout around each.
-
-    Args:
-        vocab_size: number of distinct tokens.
-        embedding_size: features of a token's embedding.
-        hidden_size: features of every layer.
-        num_layers: number of layers.
-        dropout: probability of dropping a feature before, between and after the layers, in [0, 1).
-        tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
-        fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
-            With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
-
-    Raises:
-        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
-    """
+    """Layers of one of torch's recurrent modules, with dropout around each."""
 
     layer_type: type[nn.LSTM] | type[nn.GRU]
 
@@ -60,23 +46,76 @@ class _Stacked(Network):
 
 
 class LSTM(_Stacked):
-    __doc__ = f"""LSTM layers. The state is `(h, c)`, each (num_layers, columns, hidden_size).
+    """LSTM layers with dropout around each. The state is `(h, c)`, each (num_layers, columns, hidden_size).
 
-    {_Stacked.__doc__}"""
+    Args:
+        vocab_size: number of distinct tokens.
+        embedding_size: features of a token's embedding.
+        hidden_size: features of every layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a feature before, between and after the layers, in [0, 1).
+        tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
+        fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
+            With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
+
+    Raises:
+        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import LSTM
+        >>> network = LSTM(vocab_size=50, embedding_size=16, hidden_size=16)
+        >>> tokens = torch.randint(50, (35, 4))  # 35 time steps in 4 columns
+        >>> output = network(tokens)
+        >>> output.hidden.shape
+        torch.Size([35, 4, 16])
+        >>> loss = network.loss(output.hidden, targets=tokens.roll(-1, 0))
+        >>> [tuple(part.shape) for part in output.state]
+        [(2, 4, 16), (2, 4, 16)]
+    """
 
     layer_type = nn.LSTM
 
 
 class GRU(_Stacked):
-    __doc__ = f"""GRU layers. The state is one tensor, (num_layers, columns, hidden_size).
+    """GRU layers with dropout around each. The state is one tensor, (num_layers, columns, hidden_size).
 
-    {_Stacked.__doc__}"""
+    Args:
+        vocab_size: number of distinct tokens.
+        embedding_size: features of a token's embedding.
+        hidden_size: features of every layer.
+        num_layers: number of layers.
+        dropout: probability of dropping a feature before, between and after the layers, in [0, 1).
+        tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
+        fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
+            With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
+
+    Raises:
+        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
+
+    Examples:
+        >>> import torch
+        >>> from lightning_sparse_rnn.models import GRU
+        >>> network = GRU(vocab_size=50, embedding_size=16, hidden_size=16)
+        >>> tokens = torch.randint(50, (35, 4))  # 35 time steps in 4 columns
+        >>> output = network(tokens)
+        >>> output.hidden.shape
+        torch.Size([35, 4, 16])
+        >>> loss = network.loss(output.hidden, targets=tokens.roll(-1, 0))
+        >>> output.state.shape
+        torch.Size([2, 4, 16])
+    """
 
     layer_type = nn.GRU
 
 
 class StackedLSTM(LSTM):
-    """`LSTM` at the size of the Selfish-RNN paper's first network: 66.0 M weights on the Penn Treebank."""
+    """`LSTM` at the size of the Selfish-RNN paper's first network: 66.0 M weights on the Penn Treebank.
+
+    Examples:
+        >>> from lightning_sparse_rnn.models import StackedLSTM
+        >>> network = StackedLSTM(vocab_size=50, embedding_size=16, hidden_size=16)  # as small as one likes
+    """
 
     def __init__(
         self,

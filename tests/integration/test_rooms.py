@@ -49,10 +49,10 @@ def complaint(room: str, module: str) -> str | None:
     other = room_of(module)
     if room in WITHOUT_LIGHTNING and module.split(".")[0] in LIGHTNING:
         return "this room does without Lightning"
-    if other is None or other == room:
+    if other in (None, room, "__version__"):
         return None
     if other not in FLOOR:
-        return f"from the root come no names inside the package: write where it lives (rooms are {', '.join(FLOOR)})"
+        return f"from the root comes nothing but the version: write where the name lives (rooms are {', '.join(FLOOR)})"
     if (room, other) in APART:
         return f"{room} knows nothing of {other}"
     return None if FLOOR[room] < FLOOR[other] else f"{other} is not below {room}"
@@ -108,6 +108,6 @@ def test_the_rule_finds_what_breaks_it() -> None:
     assert complaint("optim", "lightning.pytorch") == "this room does without Lightning"
     assert complaint("utilities", f"{NAME}.optim.steps") == "optim is not below utilities"
     assert complaint("report", f"{NAME}.commands.report") == "commands is not below report"
-    assert "write where it lives" in str(complaint("runs", f"{NAME}.SNTASGD"))
+    assert "write where the name lives" in str(complaint("runs", f"{NAME}.SNTASGD"))
     assert complaint("callbacks", f"{NAME}.checkpoints.reading") is None
     assert complaint("optim", f"{NAME}.utilities.checks") is None
