@@ -120,8 +120,11 @@ class Jobs:
         return self._names(_FINISHED)
 
     def summary(self) -> str:
-        """Say what there is left to do; nothing if all went well."""
+        """Say what there is left to do, and what other processes have done; nothing if all went well in this one."""
         lines = []
+        done = [note["name"] for note in self._notes() if note["end"] == _FINISHED and note["process"] != _process()]
+        if done:
+            lines += ["These runs have finished:", *(f"  {name}" for name in done)]
         if self.elsewhere:
             lines += ["Other processes are working on:", *(f"  {name}" for name in self.elsewhere)]
         failed = [note for note in self._notes() if note["end"] == _FAILED]

@@ -227,6 +227,8 @@ def test_how_runs_in_other_processes_end_is_known_where_the_command_was_given(tm
         subprocess.run([sys.executable, "-c", OTHER_PROCESS], check=True, capture_output=True)
         assert (jobs.finished, jobs.failed, jobs.elsewhere) == (["good"], ["bad", "worse"], ["held"])
         assert jobs.summary().splitlines() == [
+            "These runs have finished:",
+            "  good",
             "Other processes are working on:",
             "  held",
             "These runs have failed:",
