@@ -37,6 +37,10 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     ``live`` has one bit per position, packed into bytes as ``numpy.packbits`` does it, and ``values`` those at set
     bits.
 
+    >>> save_sparse("weights.pt", {"weight": torch.eye(3)})
+    >>> load_sparse("weights.pt")["weight"].equal(torch.eye(3))
+    True
+
     Raises:
         TypeError: ``state_dict`` is no mapping, or a value is no tensor, or one that is not strided, such as a
             sparse or quantised one.
@@ -62,6 +66,10 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
 
 def load_sparse(path: str | Path) -> dict[str, Tensor]:
     """Read what :func:`save_sparse` wrote: dense tensors by name, on the CPU; names of one tensor share it.
+
+    >>> save_sparse("weights.pt", {"encoder": torch.eye(3), "bias": torch.zeros(3)})
+    >>> list(load_sparse("weights.pt"))
+    ['encoder', 'bias']
 
     Raises:
         FileNotFoundError: there is no such file.
