@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_sparse_rnn import SelfishSparseCallback
-from lightning_sparse_rnn.sparsity import Positions, TopologyUpdate
+from lightning_sparse_rnn.sparsity import Positions, TopologyUpdate, largest
 from lightning_sparse_rnn.sparsity.numerics.apportion import apportion
-from lightning_sparse_rnn.sparsity.numerics.ranking import largest
 from lightning_sparse_rnn.sparsity.rules.growth import random
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -73,22 +72,21 @@ class FavoursFrequentWords(SelfishSparseCallback):
         log_share = torch.bincount(data.corpus.train, minlength=data.vocab_size).add(1).log() / 2
         topology = self.topology
         columns = {name: p.shape[1] for name, p in topology.parameters.items() if p.shape[0] == data.vocab_size}
-        live, draws = topology._flat_masks(), torch.Generator().manual_seed(5)
+        live, draws = topology._masks.flat(), torch.Generator().manual_seed(5)
         for name, width in columns.items():
             score = log_share.repeat_interleave(width) + _gumbel(len(live[name]), draws)
             live[name] = largest(score, int(live[name].sum()))
             topology.parameters[name].uniform_(-0.1, 0.1)
-        topology._set_masks(live)
-        topology.apply_masks()
+        topology._masks.begin(live)
 
         def grow(free: Positions, count: int) -> Tensor:
-            (segment,) = free._pool.segments
-            if segment.name not in columns:
+            ((name, positions),) = free.indices.items()
+            if name not in columns:
                 return random(free, count)
-            rows = free._where.nonzero().flatten() // columns[segment.name]
+            rows = positions // columns[name]
             return largest(log_share[rows] + _gumbel(len(rows), free.generator), count)
 
-        object.__setattr__(topology._mover.rules, "grow", grow)
+        object.__setattr__(topology._rules, "grow", grow)
 
 
 def _gumbel(count: int, generator: torch.Generator) -> Tensor:

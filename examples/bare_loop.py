@@ -5,8 +5,7 @@ from any_trainer import WaveClassifier, waves
 from torch import nn
 
 from lightning_sparse_rnn import SNTASGD
-from lightning_sparse_rnn.sparsity import SparseTopology
-from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate
+from lightning_sparse_rnn.sparsity import PruneRate, SparseTopology
 
 EPOCHS, COLUMNS = 16, 50
 

@@ -26,6 +26,7 @@ from lightning_sparse_rnn.optim.sntasgd import SNTASGD
 from lightning_sparse_rnn.sparsity import PositionRule, SparseTopology, TopologyUpdate, sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.rules.allocation import AllocationRule
+from lightning_sparse_rnn.sparsity.rules.contract import InitialScale
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule
 from lightning_sparse_rnn.sparsity.rules.schedules import SCHEDULES, PruneRate, Schedule, SparsityRamp
 from lightning_sparse_rnn.utilities.lookup import find_rule, path_of
@@ -44,7 +45,8 @@ class SelfishSparseCallback(ResumesExactly):
 
     Args:
         sparsity: share of weights that are zero, in [0, 1).
-        allocation, pruning, growth, redistribution, include, exclude, seed: see :class:`SparseTopology`.
+        allocation, pruning, growth, redistribution, include, exclude, gates, initial_scale, seed: see
+            :class:`~lightning_sparse_rnn.sparsity.TopologyOptions`.
         prune_rate: share of live weights replaced at the first update, in [0, 1).
         min_prune_rate: the same when training ends, at most ``prune_rate``.
         schedule: how the rate goes from one to the other over all optimizer steps: ``"cosine"``, ``"linear"``,
@@ -71,7 +73,7 @@ class SelfishSparseCallback(ResumesExactly):
         self,
         sparsity: float = 0.67,
         *,
-        allocation: str | AllocationRule = "uniform",
+        allocation: str | AllocationRule | Mapping[str, float] = "uniform",
         pruning: str | PositionRule = "magnitude",
         growth: str | PositionRule | None = "random",
         redistribution: str | ShareRule | Redistribution = "gates",
@@ -85,9 +87,13 @@ class SelfishSparseCallback(ResumesExactly):
         sparsity_reached_at: float = 0.75,
         include: str | Sequence[str] | None = None,
         exclude: str | Sequence[str] | None = None,
+        gates: Mapping[str, Sequence[str] | Mapping[str, int]] | None = None,
+        initial_scale: str | InitialScale = "none",
         seed: int = 0,
     ) -> None:
-        rules = TopologyOptions(sparsity, allocation, pruning, growth, redistribution).rules()
+        rules = TopologyOptions(
+            sparsity, allocation, pruning, growth, redistribution, gates=gates, initial_scale=initial_scale
+        ).rules()
         self._options: dict[str, Any] = {
             "sparsity": float(sparsity if initial_sparsity is None else initial_sparsity),
             "allocation": allocation,
@@ -96,6 +102,8 @@ class SelfishSparseCallback(ResumesExactly):
             "redistribution": redistribution,
             "include": _plain(include),
             "exclude": _plain(exclude),
+            "gates": gates,
+            "initial_scale": initial_scale,
             "seed": int(seed),
         }
         self._rate = PruneRate(prune_rate, min_prune_rate, schedule)

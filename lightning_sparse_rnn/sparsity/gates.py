@@ -48,6 +48,9 @@ class GateLayout:
         rows: gate name to number of rows, in row order; the numbers sum to the tensor's first dimension.
         layer: name of the recurrent layer the tensor is part of; the input and hidden matrices of one layer (of one
             direction) share it.
+
+    >>> list(GateLayout({"hidden": 2, "gate": 1}, layer="core").spans((3, 4)))
+    [('hidden', 0, 8), ('gate', 8, 12)]
     """
 
     rows: Mapping[str, int]
@@ -73,6 +76,9 @@ def find_gates(module: nn.Module, given: Given | None = None) -> dict[str, GateL
         module: any module.
         given: gates by shell pattern over parameter names, before what modules say themselves: a list of gates in row
             order, of equally many rows each, or their numbers of rows by name.
+
+    >>> find_gates(nn.GRU(3, 5))["weight_hh_l0"]
+    GateLayout(rows={'reset': 5, 'update': 5, 'new': 5}, layer='l0')
 
     Raises:
         ValueError: a module's ``gate_rows`` names something that is not a parameter of its own, a pattern matches no

@@ -20,6 +20,12 @@ class TopologyUpdate:
         pruned, regrown, live: per tensor, per gate, the number of weights pruned, regrown, and live afterwards.
         born: for each parameter, a boolean mask of what was regrown, those positions included that were pruned in the
             same update.
+
+    >>> from torch import nn
+    >>> from lightning_sparse_rnn.sparsity import SparseTopology
+    >>> update = SparseTopology(nn.Linear(10, 10), 0.5).update(0.2)
+    >>> update.number, update.pruned, update.regrown, update.replaced
+    (1, {'weight': {'all': 10}}, {'weight': {'all': 10}}, 0.2)
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Topologies as files: a bit a position."""
+"""Topologies as files: one bit per position."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Masks:
         self._explored = {name: flat.clone() for name, flat in live.items()}
 
     def move(self, live: Mapping[str, Tensor], born: Mapping[str, Tensor]) -> None:
-        """Make live what is true in flattened masks by name, and zero all weights but those that are not ``born``."""
+        """Make live what is true in flattened masks by name, and zero what is not live or has just been ``born``."""
         # Weights that are pruned and regrown at once are zeroed too: they start anew like every other newborn.
         self._set({name: flat & ~born[name] for name, flat in live.items()})
         self.apply()
@@ -102,6 +102,14 @@ class Masks:
     def live_per_gate(self) -> Counts:
         """For each tensor, how many positions of each gate are live."""
         return self.per_gate(self.flat())
+
+    def gate_densities(self) -> dict[str, dict[str, float]]:
+        """For each tensor, the share of each gate's positions that is live."""
+        sizes = self.gate_sizes
+        return {
+            name: {gate: live / sizes[name][gate] for gate, live in gates.items()}
+            for name, gates in self.live_per_gate().items()
+        }
 
     def explored_per_gate(self) -> Counts:
         """For each tensor, how many positions of each gate have been live at any time."""

@@ -28,7 +28,36 @@ __all__ = ["TopologyOptions"]
 
 @dataclass(frozen=True)
 class TopologyOptions:
-    """The options of a :class:`~lightning_sparse_rnn.SparseTopology`, which says what each means; checked when made.
+    """The options of a :class:`~lightning_sparse_rnn.SparseTopology`, checked when they are made.
+
+    Args:
+        sparsity: share of weights that are not live, in [0, 1). Unused with ``allocation="nonzero"``.
+        allocation: how many live weights each tensor gets: ``"uniform"``, ``"erdos_renyi"``, ``"erdos_renyi_kernel"``;
+            which positions is uniformly random. ``"nonzero"`` takes the weights that are not zero, dense or sparse.
+            ``"snip"`` (Lee et al. 2019) leaves all of them live until the topology has a gradient to choose by.
+            Or densities in (0, 1] by shell pattern over parameter names, as in ``{"*embedding*": 0.15}``, of which the
+            first that matches counts; all other tensors get one density, with which the total is that of ``sparsity``.
+        pruning: which live weights an update prunes: ``"magnitude"`` (the paper), ``"signed_magnitude"``,
+            ``"sign_flip"``, ``"threshold"``, ``"saliency"``.
+        growth: which inactive weights an update regrows: ``"random"`` (the paper), ``"gradient"``, ``"momentum"``, or
+            ``None``: no weight comes back, and an update only prunes what is too many for its ``density``.
+        redistribution: what keeps its number of live weights: each gate (``"none"``), each matrix (``"gates"``, the
+            paper), each recurrent layer (``"layer"``), or only the whole model (``"model"``). With ``"live"`` and
+            ``"momentum"`` too it is the whole model: each tensor regrows in proportion to the live weights it is left
+            with, or to their mean momentum.
+        include: shell patterns over parameter names; only what matches one of them is sparse.
+        exclude: shell patterns over parameter names; what matches one of them stays dense.
+        gates: for modules that do not say themselves which rows of a weight belong to which gate: by shell pattern
+            over parameter names, the gates in row order, of equally many rows as in ``["hidden", "gate"]``, or with
+            their numbers of rows as in ``{"hidden": 400, "gate": 800}``.
+        initial_scale: what the live weights of a new topology are multiplied with, since masks have taken the others
+            away: ``"none"`` (the paper), ``"density"`` (each tensor by 1/√density), ``"fan_in"`` (each row by
+            √(its size / its live weights)). Weights of a ``state``, and those of ``"nonzero"``, are as they should be.
+        seed: of the random choices. Equal seeds make equal choices on every rank and after every resume.
+
+    Allocation, pruning, growth, redistribution and initial scale can also be rules of your own: functions, or their
+    import paths as in ``"my_rules.largest_row"``. What each is given and returns is listed in
+    :mod:`~lightning_sparse_rnn.sparsity.rules.contract`.
 
     Patterns, ``gates`` and densities are kept as plain strings, lists and dicts, whatever sequences and mappings they
     were given as.

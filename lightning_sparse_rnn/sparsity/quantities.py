@@ -21,6 +21,17 @@ class Quantities:
         gradients: the dense gradients of the step that an update stands at.
         momenta: the running means of the dense gradients of all steps.
         signs: for each weight, the sign it was given when it was born; true is positive.
+
+    An allocation that needs some of them gets this object:
+
+    >>> from lightning_sparse_rnn.sparsity import SparseTopology, needs
+    >>> @needs("weights")
+    ... def positive(given: Quantities, density: float) -> dict[str, Tensor]:
+    ...     return {name: weights > 0 for name, weights in given.weights.items()}
+    >>> layer = nn.Linear(2, 1)
+    >>> _ = nn.init.constant_(layer.weight, 1.0)
+    >>> SparseTopology(layer, allocation=positive).live_weights
+    2
     """
 
     weights: Mapping[str, Tensor]

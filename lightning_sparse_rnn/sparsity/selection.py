@@ -29,6 +29,9 @@ def sparsifiable_parameters(
 
     These are the trainable floating-point ones with two or more dimensions, those of torch's norm layers excepted.
 
+    >>> list(sparsifiable_parameters(nn.GRU(3, 5), exclude="*_hh_*"))
+    ['weight_ih_l0']
+
     Raises:
         ValueError: there are none, or a pattern matches none of them; the message lists them. Or one is made by
             ``weight_norm``, or shares its memory with another parameter.

@@ -1,4 +1,4 @@
-"""Sparse weights as files: the live values, and a bit a position that says where they are."""
+"""Sparse weights as files: the live values, and one bit per position that says where they are."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ _SIGNED_ZEROS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
-    """Write tensors by name so that zeros take a bit each; the file is whole or not there.
+    """Write tensors by name so that each zero takes one bit; the file is whole or not there.
 
-    Every tensor comes back bit for bit, whatever its dtype. One that would not get smaller is written as it is. Names
-    of one tensor, as tied weights have, are written once. ``torch.load(path, weights_only=True)`` reads the file:
+    Every tensor comes back bit for bit, whatever its dtype, but for the -0.0 that masking makes of a negative weight:
+    it comes back as 0.0. A tensor that would not get smaller is written as it is. Names of one tensor, as tied weights
+    have, are written once. ``torch.load(path, weights_only=True)`` reads the file:
 
         {"format": "lightning_sparse_rnn.sparse_weights", "version": 1,
          "tensors": [{"names": [...], "dense": tensor} or
-                     {"names": [...], "shape": [...], "live": bits, "values": tensor, "negative": bits}, ...]}
+                     {"names": [...], "shape": [...], "live": bits, "values": tensor}, ...]}
 
-    ``live`` has a bit a position, packed into bytes as ``numpy.packbits`` does it, and ``values`` those at set bits.
-    Masking makes of a negative weight -0.0: ``negative`` has a bit a zero, set for these, or is not there if none is.
+    ``live`` has one bit per position, packed into bytes as ``numpy.packbits`` does it, and ``values`` those at set
+    bits.
+
+    >>> save_sparse("weights.pt", {"weight": torch.eye(3)})
+    >>> load_sparse("weights.pt")["weight"].equal(torch.eye(3))
+    True
 
     Raises:
         TypeError: ``state_dict`` is no mapping, or a value is no tensor, or one that is not strided, such as a
@@ -61,6 +66,10 @@ def save_sparse(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
 
 def load_sparse(path: str | Path) -> dict[str, Tensor]:
     """Read what :func:`save_sparse` wrote: dense tensors by name, on the CPU; names of one tensor share it.
+
+    >>> save_sparse("weights.pt", {"encoder": torch.eye(3), "bias": torch.zeros(3)})
+    >>> list(load_sparse("weights.pt"))
+    ['encoder', 'bias']
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,16 +108,12 @@ def _entry(tensor: Tensor) -> dict[str, Any]:
         return {"dense": dense}
     flat = dense.flatten()
     integers = flat.view(bits)
-    signed = dense.dtype in _SIGNED_ZEROS
-    live = (integers & torch.iinfo(bits).max if signed else integers) != 0
+    live = (integers & torch.iinfo(bits).max if dense.dtype in _SIGNED_ZEROS else integers) != 0
     entry = {
         "shape": list(tensor.shape),
         "live": pack_bits(live),
         "values": compact(integers, live).view(flat.dtype),
     }
-    negative = compact(integers < 0, ~live) if signed else torch.zeros(0, dtype=torch.bool)
-    if count_true(negative):
-        entry["negative"] = pack_bits(negative)
     size = sum(part.nbytes for part in entry.values() if isinstance(part, Tensor))
     return entry if size < flat.nbytes else {"dense": dense}
 
@@ -124,7 +129,7 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
         raise ValueError(f"{entry['names']} have {values.numel()} values for {count_true(live)} live positions")
     bits = INTEGERS[values.element_size()]
     integers = expand(values.view(bits), live)
-    if "negative" in entry:
+    if "negative" in entry:  # as older files have it: one bit per zero, set for -0.0
         zeros = ~live
         integers.masked_fill_(expand(unpack_bits(entry["negative"], count_true(zeros)), zeros), torch.iinfo(bits).min)
     return integers.view(values.dtype).view(entry["shape"])

@@ -20,7 +20,7 @@ from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, Initial
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
 from lightning_sparse_rnn.sparsity.selection import embeddings_of, sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.signs import Signs
-from lightning_sparse_rnn.sparsity.update import Update
+from lightning_sparse_rnn.sparsity.update import Update, live_at
 from lightning_sparse_rnn.utilities.checks import check_fraction
 
 __all__ = ["SparseTopology"]
@@ -29,45 +29,28 @@ __all__ = ["SparseTopology"]
 class SparseTopology:
     """The live weights of a module: exact counts, exact zeros elsewhere (Liu et al. 2021, section 3).
 
-    Every trainable floating-point parameter with two or more dimensions is sparse, unless ``include`` or ``exclude``
-    says otherwise; a tensor used under several names is one tensor with one mask. Masks live here, outside the module:
+    Every trainable floating-point parameter with two or more dimensions is sparse, but for those of torch's norm layers
+    and unless ``include`` or ``exclude`` says otherwise: name time constants or initial states that have two dimensions
+    in ``exclude``. A tensor used under several names is one tensor with one mask. Masks live here, outside the module:
     its parameters and its ``state_dict`` stay those of the dense module, with zeros in them.
 
     Args:
         module: its parameters are masked in place at once.
-        sparsity: share of weights that are not live, in [0, 1). Unused with ``allocation="nonzero"``.
-        allocation: how many live weights each tensor gets: ``"uniform"``, ``"erdos_renyi"``, ``"erdos_renyi_kernel"``;
-            which positions is uniformly random. ``"nonzero"`` takes the weights that are not zero, dense or sparse.
-            ``"snip"`` (Lee et al. 2019) leaves all of them live until :meth:`allocate` has a gradient to choose by.
-        pruning: which live weights an update prunes: ``"magnitude"`` (the paper), ``"signed_magnitude"``,
-            ``"sign_flip"``, ``"threshold"``, ``"saliency"``.
-        growth: which inactive weights an update regrows: ``"random"`` (the paper), ``"gradient"``, ``"momentum"``, or
-            ``None``: no weight comes back, and an update only prunes what is too many for its ``density``.
-        redistribution: what keeps its number of live weights: each gate (``"none"``), each matrix (``"gates"``, the
-            paper), each recurrent layer (``"layer"``), or only the whole model (``"model"``). With ``"live"`` and
-            ``"momentum"`` too it is the whole model: each tensor regrows in proportion to the live weights it is left
-            with, or to their mean momentum.
-        include: shell patterns over parameter names; only what matches one of them is sparse.
-        exclude: shell patterns over parameter names; what matches one of them stays dense.
-        gates: for modules that do not say themselves which rows of a weight belong to which gate: by shell pattern
-            over parameter names, the gates in row order, of equally many rows as in ``["hidden", "gate"]``, or with
-            their numbers of rows as in ``{"hidden": 400, "gate": 800}``.
-        initial_scale: what the live weights of a new topology are multiplied with, since masks have taken the others
-            away: ``"none"`` (the paper), ``"density"`` (each tensor by 1/√density), ``"fan_in"`` (each row by
-            √(its size / its live weights)). Weights of a ``state``, and those of ``"nonzero"``, are as they should be.
-        seed: of the random choices. Equal seeds make equal choices on every rank and after every resume.
+        sparsity, allocation, pruning, growth, redistribution, include, exclude, gates, initial_scale, seed: see
+            :class:`~lightning_sparse_rnn.sparsity.TopologyOptions`.
         state: a saved :meth:`state_dict` to go on from, instead of an allocation.
 
-    Allocation, pruning, growth, redistribution and initial scale can also be rules of your own: functions, or their
-    import paths as in ``"my_rules.largest_row"``. An allocation takes the tensors' shapes by name and a density, and
-    returns counts by name. For the others see :mod:`~lightning_sparse_rnn.sparsity.rules.pruning`,
-    :mod:`~lightning_sparse_rnn.sparsity.rules.growth`,
-    :class:`~lightning_sparse_rnn.sparsity.rules.redistribution.Claim` and
-    :data:`~lightning_sparse_rnn.sparsity.rules.initial_scale.InitialScale`.
+    >>> lstm = nn.LSTM(8, 8)
+    >>> topology = SparseTopology(lstm, sparsity=0.75)
+    >>> topology.live_weights, topology.total_weights
+    (128, 512)
+    >>> update = topology.update(0.5)
+    >>> sum(update.regrown["weight_hh_l0"].values()), topology.live_weights
+    (32, 128)
 
     Raises:
-        ValueError: an option is out of range or unknown, a pattern matches nothing, there is nothing to make sparse,
-            or a tensor would have no live weight.
+        ValueError: as for the options; or a pattern matches nothing, there is nothing to make sparse, or a tensor
+            would have no live weight.
         TypeError: ``sparsity`` is no number.
     """
 
@@ -76,7 +59,7 @@ class SparseTopology:
         module: nn.Module,
         sparsity: float = 0.67,
         *,
-        allocation: str | AllocationRule = "uniform",
+        allocation: str | AllocationRule | Mapping[str, float] = "uniform",
         pruning: str | PositionRule = "magnitude",
         growth: str | PositionRule | None = "random",
         redistribution: str | ShareRule | Redistribution = "gates",
@@ -211,11 +194,7 @@ class SparseTopology:
 
     def gate_densities(self) -> dict[str, dict[str, float]]:
         """For each sparse tensor, each gate's share of live weights, in [0, 1]."""
-        sizes = self.gate_sizes
-        return {
-            name: {gate: live / sizes[name][gate] for gate, live in gates.items()}
-            for name, gates in self.live_per_gate().items()
-        }
+        return self._masks.gate_densities()
 
     def explored_per_gate(self) -> dict[str, dict[str, int]]:
         """For each sparse tensor, how many positions of each gate have been live at any time."""
@@ -287,7 +266,7 @@ class SparseTopology:
         }
         quantities = self._quantities(self.needs, moving, gradients)
         number, memory = self._updates + 1, copy.deepcopy(self._memory)
-        total = self._total_at(density, moving)
+        total = None if density is None else live_at(density, self._masks, moving, self._rules)
         live = self._masks.flat()
         update = Update(
             self._rules, self._masks.shapes, self._masks.layouts, quantities, rate, total, number, self._seed, memory
@@ -307,33 +286,8 @@ class SparseTopology:
             born={parameter: regrown[name].view(parameter.shape) for name, parameter in self._parameters.items()},
         )
 
-    def _total_at(self, density: float | None, moving: Collection[str]) -> int | None:
-        """Return how many weights are to be live at ``density``, but for those of tensors that keep theirs."""
-        if density is None:
-            return None
-        live, total = self.live_weights, round(density * self.total_weights)
-        if not 0 < total <= live:
-            raise ValueError(
-                f"Expected a `density` above 0 and of at most {live / self.total_weights:.6g}, the present one, got "
-                f"{density}: an update only lowers it."
-            )
-        if self._rules.chooses_own_count:
-            raise ValueError("This pruning rule chooses how many weights go, and cannot follow a `density`.")
-        if not moving:
-            return None
-        kept = live - sum(sum(self.live_per_gate()[name].values()) for name in moving)
-        if kept >= total:
-            raise ValueError(
-                f"Expected a `density` above {kept / self.total_weights:.6g}, that of the live weights of parameters "
-                f"that are not trained and therefore keep them, got {density}."
-            )
-        return total - kept
-
     def _quantities(
-        self,
-        needed: Collection[str],
-        moving: Mapping[str, nn.Parameter],
-        gradients: Mapping[Tensor, Tensor] | None,
+        self, needed: Collection[str], moving: Mapping[str, nn.Parameter], gradients: Mapping[Tensor, Tensor] | None
     ) -> Quantities:
         """Return what rules look at; all weights and momenta are checked, and of gradients those of what moves."""
         found = check_gradients(moving, gradients) if "gradients" in needed else None

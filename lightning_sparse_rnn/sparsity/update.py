@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.sparsity.gates import GateLayout
+from lightning_sparse_rnn.sparsity.masks import Masks
 from lightning_sparse_rnn.sparsity.numerics.apportion import apportion
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
 from lightning_sparse_rnn.sparsity.numerics.sampling import generator_for
@@ -20,7 +21,7 @@ from lightning_sparse_rnn.sparsity.rules.method import Rules
 from lightning_sparse_rnn.sparsity.rules.pools import Pool
 from lightning_sparse_rnn.sparsity.rules.positions import Positions
 
-__all__ = ["Update"]
+__all__ = ["Update", "live_at"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,31 @@ class Update:
     def _positions(self, pool: Pool, where: Tensor, purpose: str = "") -> Positions:
         generator = generator_for(self.seed, self.number, purpose + pool.key, where.device)
         return Positions(pool, where, self.quantities, generator, self.memory.setdefault(pool.key, {}))
+
+
+def live_at(density: float, masks: Masks, moving: Collection[str], rules: Rules) -> int | None:
+    """Return how many weights of the tensors that are ``moving`` are to be live for a density of all; ``None`` if none.
+
+    Raises:
+        ValueError: there is no such number, or the rules cannot go there.
+    """
+    live, total = masks.live, round(density * masks.total)
+    if not 0 < total <= live:
+        raise ValueError(
+            f"Expected a `density` above 0 and of at most {live / masks.total:.6g}, the present one, got {density}: an "
+            "update only lowers it."
+        )
+    if rules.chooses_own_count:
+        raise ValueError("This pruning rule chooses how many weights go, and cannot follow a `density`.")
+    if not moving:
+        return None
+    kept = sum(sum(gates.values()) for name, gates in masks.live_per_gate().items() if name not in moving)
+    if kept >= total:
+        raise ValueError(
+            f"Expected a `density` above {kept / masks.total:.6g}, that of the live weights of parameters that are not "
+            f"trained and therefore keep them, got {density}."
+        )
+    return total - kept
 
 
 def _check(option: str, chosen: Any, size: int, count: int | None) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from lightning_sparse_rnn.sparsity import GateLayout, find_gates
+from lightning_sparse_rnn.sparsity import GateLayout, SparseTopology, find_gates
 
 
 class Declared(nn.Module):
@@ -140,3 +140,76 @@ def test_wrong_declarations_say_what_is_wrong(rows: dict[str, dict[str, int]], s
 def test_rows_that_are_not_whole_numbers_are_refused(rows: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="positive whole numbers"):
         find_gates(Declared({"weight_in": rows}))
+
+
+# ------------------------------------------------------------------------------------- tied, wrapped, and given gates
+
+
+def test_a_weight_tied_to_a_layer_listed_before_keeps_its_gates() -> None:
+    module = nn.ModuleDict({"linear": nn.Linear(5, 20), "rnn": nn.LSTM(3, 5)})
+    module["rnn"].weight_hh_l0 = module["linear"].weight
+    expected = GateLayout(dict.fromkeys(LSTM_GATES, 5), "rnn.l0")
+    assert find_gates(module) == {"linear.weight": expected, "rnn.weight_ih_l0": expected}
+    gates = SparseTopology(module, 0.5).gate_sizes
+    assert gates["linear.weight"] == dict.fromkeys(LSTM_GATES, 25)
+
+
+class WeightDrop(nn.Module):
+    """A wrapper that keeps the recurrent weight itself, or renames it in the layer, as published ones do."""
+
+    def __init__(self, layer: nn.Module, name: str, inside: bool) -> None:
+        super().__init__()
+        self.module = layer
+        weight = getattr(layer, name).detach().clone()
+        delattr(layer, name)
+        (layer if inside else self).register_parameter(f"{name}_raw", nn.Parameter(weight))
+        setattr(layer, name, weight)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(("kind", "name"), [(nn.LSTM, "weight_hh_l0"), (nn.LSTMCell, "weight_hh")])
+def test_a_recurrent_weight_under_weight_drop_keeps_its_gates(inside: bool, kind: Any, name: str) -> None:
+    module = nn.ModuleDict({"rnn": WeightDrop(kind(3, 5), name, inside)})
+    layer = "rnn.module" + (".l0" if kind is nn.LSTM else "")
+    found = find_gates(module)
+    assert set(found) == {f"rnn.{'module.' if inside else ''}{name}_raw", f"rnn.module.{name.replace('hh', 'ih')}"}
+    assert set(map(str, found.values())) == {str(GateLayout(dict.fromkeys(LSTM_GATES, 5), layer))}
+
+
+class Minimal(nn.Module):
+    """A recurrent network that says nothing of its gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_hidden_and_gate = nn.Linear(4, 12)
+        self.out = nn.Linear(6, 4)
+
+
+def test_gates_given_by_pattern() -> None:
+    module = nn.ModuleDict({"core": Minimal(), "rnn": nn.GRU(4, 2)})
+    topology = SparseTopology(module, 0.5, gates={"core.to_*.weight": ["hidden", "gate"]}, redistribution="none")
+    assert topology.gate_sizes["core.to_hidden_and_gate.weight"] == {"hidden": 24, "gate": 24}
+    assert topology.gate_sizes["core.out.weight"] == {"all": 24}
+    before = topology.live_per_gate()
+    topology.update(0.5)
+    assert topology.live_per_gate() == before
+    sizes = SparseTopology(module, 0.5, gates={"*gate.weight": {"hidden": 4, "gate": 8}, "rnn.*_ih_*": ["a", "b"]})
+    assert sizes.gate_sizes["core.to_hidden_and_gate.weight"] == {"hidden": 16, "gate": 32}
+    assert sizes.gate_sizes["rnn.weight_ih_l0"] == {"a": 12, "b": 12}  # before what torch's layer has
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"core.x": ["a"]}, r"`gates` pattern 'core\.x' matches none of: core\.to_hidden_and_gate\.weight"),
+        ({"*.bias": ["a"]}, "matches none of"),
+        ({"*gate.weight": ["a"] * 2}, "list of different names"),
+        ({"*gate.weight": list("abcde")}, r"the 12 rows of core\.to_hidden_and_gate\.weight can be shared out equally"),
+        ({"*gate.weight": []}, "list of different names"),
+        ({"*gate.weight": "ab"}, "list of different names"),
+        ({"*gate.weight": {"a": 4}}, "the rows {'a': 4}. Expected positive whole numbers that sum to the 12 rows"),
+    ],
+)
+def test_given_gates_that_do_not_fit(gates: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SparseTopology(nn.ModuleDict({"core": Minimal()}), 0.5, gates=gates)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_sparse_rnn.models import LSTM
 from lightning_sparse_rnn.sparsity import SparseTopology
+from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits
 from lightning_sparse_rnn.sparsity.sparse_files import load_sparse, save_sparse
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -20,6 +21,10 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
     if one.dtype != two.dtype or one.shape != two.shape:
         return False
     return one.contiguous().reshape(-1).view(torch.uint8).equal(two.contiguous().reshape(-1).view(torch.uint8))
+
+
+def positive_zeros(tensor: Tensor) -> Tensor:
+    return tensor.masked_fill(tensor == 0, 0) if tensor.is_floating_point() else tensor
 
 
 def random_bits(dtype: torch.dtype, shape: list[int], density: float, seed: int) -> Tensor:
@@ -48,17 +53,29 @@ def test_what_is_saved_is_loaded_bit_for_bit(
     save_sparse(tmp_path / "w", saved)
     loaded = load_sparse(tmp_path / "w")
     assert list(loaded) == list(saved)
-    assert all(same_bits(loaded[name], tensor) for name, tensor in saved.items())
+    assert all(same_bits(positive_zeros(loaded[name]), positive_zeros(tensor)) for name, tensor in saved.items())
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_minus_zero_and_nan(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_minus_zero_comes_back_as_zero_and_nan_as_it_was(tmp_path: Path, dtype: torch.dtype) -> None:
     weight = torch.zeros(100, dtype=dtype)
-    weight[:6] = torch.tensor([-0.0, float("nan"), float("inf"), -float("inf"), 1e-40, 0.5], dtype=dtype)
+    weight[1:6] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e-40, 0.5], dtype=dtype)
     weight[7] = -weight[1]
-    weight[50:] = -0.0
+    expected = weight.clone()
+    weight[0], weight[50:] = -0.0, -0.0
     save_sparse(tmp_path / "w", {"a": weight})
+    assert same_bits(load_sparse(tmp_path / "w")["a"], expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_signs_of_zeros_in_an_older_file_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    weight = torch.tensor([0.0, -0.0, 1.5, 0.0, -0.0, -2.0, *[0.0] * 8, -0.0], dtype=dtype)
+    save_sparse(tmp_path / "w", {"a": weight})
+    saved = torch.load(tmp_path / "w", weights_only=True)
+    assert "negative" not in saved["tensors"][0]
+    saved["tensors"][0]["negative"] = pack_bits(torch.tensor([False, True, False, True, *[False] * 8, True]))
+    torch.save(saved, tmp_path / "w")
     assert same_bits(load_sparse(tmp_path / "w")["a"], weight)
 
 
@@ -91,7 +108,8 @@ def test_tied_weights_are_written_once_and_still_tied(tmp_path: Path) -> None:
     save_sparse(tmp_path / "w", network.state_dict())
     again = LSTM(30, 20, 20, tied=True)
     again.load_state_dict(load_sparse(tmp_path / "w"))
-    assert all(same_bits(value, network.state_dict()[name]) for name, value in again.state_dict().items())
+    for name, value in again.state_dict().items():
+        assert same_bits(positive_zeros(value), positive_zeros(network.state_dict()[name]))
 
 
 def test_a_part_of_a_large_tensor_is_a_small_file(tmp_path: Path) -> None:

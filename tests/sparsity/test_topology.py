@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.sparsity import SparseTopology, sparsifiable_parameters
+from lightning_sparse_rnn.sparsity import SparseTopology
 
 densities = st.floats(0.15, 1.0)
 shapes = st.lists(st.lists(st.integers(2, 9), min_size=2, max_size=4).map(tuple), min_size=1, max_size=5)
@@ -134,43 +134,7 @@ def test_draws_leave_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# -------------------------------------------------------------------------------------------- which parameters
-
-
-def test_biases_norms_frozen_and_integer_parameters_stay_dense() -> None:
-    module = nn.ModuleDict({"a": nn.Linear(4, 4), "norm": nn.LayerNorm(4), "frozen": nn.Linear(4, 4)})
-    module["frozen"].requires_grad_(False)
-    module.register_parameter("indices", nn.Parameter(torch.ones(3, 3, dtype=torch.long), requires_grad=False))
-    assert list(sparsifiable_parameters(module)) == ["a.weight"]
-    frozen = module["frozen"].weight.clone()
-    SparseTopology(module, 0.5)
-    assert torch.equal(module["frozen"].weight, frozen)
-
-
-def test_a_tied_tensor_is_one_tensor_under_its_first_name() -> None:
-    module = nn.ModuleDict({"embedding": nn.Embedding(10, 6), "decoder": nn.Linear(6, 10)})
-    module["decoder"].weight = module["embedding"].weight
-    topology = SparseTopology(module, 0.5)
-    assert list(topology.parameters) == ["embedding.weight"]
-    assert (topology.total_weights, topology.live_weights) == (60, 30)
-    assert list(SparseTopology(module, 0.5, include="decoder.*").parameters) == ["embedding.weight"]
-
-
-@pytest.mark.parametrize(
-    ("include", "exclude", "expected"),
-    [
-        (
-            None,
-            "embedding*",
-            ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weight_ih_l1", "rnn.weight_hh_l1", "decoder.weight"],
-        ),
-        ("rnn.*_l1", None, ["rnn.weight_ih_l1", "rnn.weight_hh_l1"]),
-        (["rnn.*", "decoder.weight"], ["*_ih_*"], ["rnn.weight_hh_l0", "rnn.weight_hh_l1", "decoder.weight"]),
-    ],
-)
-def test_include_and_exclude_are_shell_patterns(include: Any, exclude: Any, expected: list[str]) -> None:
-    module = language_model()
-    assert list(SparseTopology(module, 0.5, include=include, exclude=exclude).parameters) == expected
+# -------------------------------------------------------------------------------------- precisions and memory layouts
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
@@ -328,23 +292,6 @@ def test_unknown_names_list_the_known(option: str, known: str) -> None:
     assert set(known.split(", ")) <= set(listed)
 
 
-@pytest.mark.parametrize("option", ["include", "exclude"])
-@pytest.mark.parametrize("pattern", ["lstm.*", "decoder", "rnn.bias*"])
-def test_patterns_that_match_nothing_list_what_could_match(option: str, pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"matches none of the parameters that can be sparse: ") as raised:
-        SparseTopology(language_model(), 0.5, **{option: ["embedding.*", pattern]})
-    assert f"`{option}` pattern {pattern!r}" in str(raised.value)
-    assert "rnn.weight_hh_l1" in str(raised.value)
-    assert ("Did you mean 'decoder.*'?" in str(raised.value)) == (pattern == "decoder")
-
-
-def test_nothing_to_make_sparse() -> None:
-    with pytest.raises(ValueError, match="LayerNorm has no trainable floating-point parameter with two or more"):
-        SparseTopology(nn.LayerNorm(4), 0.5)
-    with pytest.raises(ValueError, match=r"leave nothing to make sparse of: weight\."):
-        SparseTopology(nn.Linear(4, 4), 0.5, exclude="*")
-
-
 def test_a_tensor_without_live_weights_is_named() -> None:
     module = weights_of((10, 10), (1, 2))
     with pytest.raises(ValueError, match=r"no live weight: 1 \(1, 2\)\. Lower the sparsity, or .* `exclude`"):
@@ -391,15 +338,6 @@ def test_large_finite_weights_are_not_taken_for_divergence() -> None:
     assert topology.updates == 1
 
 
-@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
-@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
-def test_weights_under_weight_norm_are_refused(norm: Any) -> None:
-    module = nn.Sequential(norm(nn.Linear(4, 8)), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match=r"0\.\S+, 0\.\S+ belong to weights under weight_norm"):
-        SparseTopology(module, 0.5)
-    assert list(SparseTopology(module, 0.5, exclude="0.*").parameters) == ["1.weight"]
-
-
 @pytest.mark.parametrize("redistribution", ["none", "gates", "layer", "model", "live"])
 def test_what_requires_no_gradient_now_keeps_its_live_weights(redistribution: str) -> None:
     module = nn.ModuleDict({"rnn": nn.LSTM(4, 6), "out": nn.Linear(6, 5)})
@@ -422,7 +360,19 @@ def test_what_requires_no_gradient_now_keeps_its_live_weights(redistribution: st
     assert all(torch.equal(mask, old) for mask, old in zip(topology.masks.values(), masks, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_tensors_without_elements_are_left_out() -> None:
-    module = nn.ModuleDict({"empty": nn.Linear(0, 3), "full": nn.Linear(4, 4)})
-    assert list(SparseTopology(module, 0.5, allocation="erdos_renyi").parameters) == ["full.weight"]
+@pytest.mark.parametrize("growth", ["random", "gradient"])
+def test_trained_is_what_the_caller_says_and_not_what_requires_gradients_now(growth: str) -> None:
+    module = nn.ModuleDict({"generator": nn.Linear(6, 6), "critic": nn.Linear(6, 6), "fixed": nn.Linear(6, 6)})
+    topology = SparseTopology(module, 0.5, growth=growth)
+    trained = [*module["generator"].parameters(), *module["critic"].parameters()]
+    module["critic"].requires_grad_(False)  # as `toggle_optimizer` does while the other one steps
+    gradients = {parameter: torch.randn_like(parameter) for parameter in trained}
+    update = topology.update(0.5, gradients=gradients, trained=trained)
+    moved = {name: sum(gates.values()) for name, gates in update.regrown.items()}
+    assert moved == {"generator.weight": 9, "critic.weight": 9, "fixed.weight": 0}
+    update = topology.update(0.5, density=0.4, gradients=gradients, trained=trained)
+    assert sum(update.live["fixed.weight"].values()) == 18
+    assert topology.live_weights == round(0.4 * 108)
+    if growth == "gradient":
+        with pytest.raises(ValueError, match=r"these have none: critic\.weight\."):
+            topology.update(0.5, gradients=dict(list(gradients.items())[:2]), trained=trained)

@@ -1,4 +1,4 @@
-"""Masks as bits: eight positions a byte, the first one the byte's highest bit, as ``numpy.packbits`` has it."""
+"""Masks as bits: eight positions in each byte, the first one the byte's highest bit, as ``numpy.packbits`` has it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["pack_bits", "unpack_bits"]
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Return ``⌈n / 8⌉`` bytes, uint8 on the CPU: a bit for each of the ``n`` entries, set where they are not zero."""
+    """Return ``⌈n / 8⌉`` bytes, uint8 on the CPU: one bit for each of ``n`` entries, set where it is not zero."""
     return torch.from_numpy(np.packbits(mask.detach().bool().cpu().numpy()))
 
 

@@ -34,7 +34,11 @@ def positions_of(mask: Tensor) -> Tensor:
 
 
 def compact(values: Tensor, where: Tensor) -> Tensor:
-    """Return ``values[where]`` of two 1-D tensors of one length."""
+    """Return ``values[where]`` of two 1-D tensors of one length.
+
+    >>> compact(torch.tensor([5, 6, 7]), torch.tensor([True, False, True]))
+    tensor([5, 7])
+    """
     return compact_into(values.new_empty(count_true(where)), values, where)
 
 
@@ -49,7 +53,11 @@ def compact_into(out: Tensor, values: Tensor, where: Tensor) -> Tensor:
 
 
 def expand(values: Tensor, where: Tensor) -> Tensor:
-    """Return zeros of the length of ``where`` with ``values`` put, in order, where that is true."""
+    """Return zeros of the length of ``where`` with ``values`` put, in order, where that is true.
+
+    >>> expand(torch.tensor([5, 7]), torch.tensor([True, False, True]))
+    tensor([5, 0, 7])
+    """
     out = values.new_zeros(where.shape)
     if not (_is_here(values) and _is_here(where)):
         return out.masked_scatter_(where, values)

@@ -14,7 +14,11 @@ _SAMPLES = 100_000
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
-    """Mark exactly the ``count`` smallest of finite ``values``, shape ``(n,)``; ties go to the earlier position."""
+    """Mark exactly the ``count`` smallest of finite ``values``, shape ``(n,)``; ties go to the earlier position.
+
+    >>> smallest(torch.tensor([2.0, 1.0, 1.0]), 1)
+    tensor([False,  True, False])
+    """
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     bound = _kth_smallest(values, count)
@@ -22,7 +26,11 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 
 def largest(values: Tensor, count: int) -> Tensor:
-    """Mark exactly the ``count`` largest of finite ``values``, shape ``(n,)``; ties go to the earlier position."""
+    """Mark exactly the ``count`` largest of finite ``values``, shape ``(n,)``; ties go to the earlier position.
+
+    >>> largest(torch.tensor([2.0, 1.0, 2.0]), 1)
+    tensor([ True, False, False])
+    """
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     bound = _kth_smallest(values, len(values) - count + 1)

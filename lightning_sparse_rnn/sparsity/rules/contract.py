@@ -77,6 +77,12 @@ InitialScale = Callable[[Tensor, bool], float | Tensor]
 def needs(*quantities: str) -> Callable[[Rule], Rule]:
     """Mark a rule as one that looks at these of :data:`QUANTITIES`, so that they are there when it is called.
 
+    >>> @needs("gradients")
+    ... def steepest(free: Positions, count: int) -> Tensor:
+    ...     return free.gradients.abs() >= free.gradients.abs().sort(descending=True).values[count - 1]
+    >>> needed_by(steepest)
+    frozenset({'gradients'})
+
     Raises:
         ValueError: there is no such quantity.
     """
@@ -98,6 +104,11 @@ def needed_by(rule: Any) -> frozenset[str]:
 
 
 def chooses_own_count(rule: Rule) -> Rule:
-    """Mark a pruning rule as one that takes ``count`` for advice, and may mark more weights or fewer."""
+    """Mark a pruning rule as one that takes ``count`` for advice, and may mark more weights or fewer.
+
+    >>> @chooses_own_count
+    ... def tiny(live: Positions, count: int) -> Tensor:
+    ...     return live.weights.abs() < 1e-3
+    """
     rule.chooses_own_count = True  # type: ignore[attr-defined]
     return rule

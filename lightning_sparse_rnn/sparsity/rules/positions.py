@@ -23,6 +23,15 @@ class Positions:
     Attributes:
         generator: for what the rule draws at random: equal on every rank and after every resume.
         memory: numbers that the rule wants to find again at the next update, by name; saved in checkpoints.
+
+    >>> def smallest_of_even(live: Positions, count: int) -> Tensor:
+    ...     even = torch.arange(len(live)) % 2 == 0
+    ...     order = torch.where(even, live.weights.abs(), torch.inf).argsort()
+    ...     return torch.zeros(len(live), dtype=torch.bool).index_fill_(0, order[:count], True)
+    >>> where, weights = torch.tensor([True, True, False, True]), {"w": torch.tensor([3.0, 1.0, 0.0, -2.0])}
+    >>> live = Positions(Pool("w", {"w": (0, 4)}), where, Quantities(weights), torch.Generator(), memory={})
+    >>> live.weights, smallest_of_even(live, 1)
+    (tensor([ 3.,  1., -2.]), tensor([False, False,  True]))
     """
 
     def __init__(

@@ -49,6 +49,9 @@ class PruneRate:
         min_prune_rate: at the end, at most ``prune_rate``.
         schedule: a name in :data:`SCHEDULES`, a :data:`Schedule`, or its import path.
 
+    >>> PruneRate(0.5, 0.1, "linear").at(0.25)
+    0.4
+
     Raises:
         ValueError: an argument is out of range or unknown.
     """
@@ -78,6 +81,9 @@ class SparsityRamp:
         sparsity: at the end, at least ``initial_sparsity``.
         sparsity_schedule: a name in :data:`SCHEDULES`, a :data:`Schedule`, or its import path.
         sparsity_reached_at: share of training, in (0, 1), from which on the sparsity is ``sparsity``.
+
+    >>> round(SparsityRamp(0.0, 0.8, "cubic", sparsity_reached_at=0.5).at(0.25), 6)
+    0.7
 
     Raises:
         ValueError: an argument is out of range or unknown.

@@ -1,11 +1,14 @@
 """How many live weights each tensor gets: exact counts, whatever the shapes."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.rules.allocation import ALLOCATIONS
 
 Shape = tuple[int, ...]
@@ -17,6 +20,17 @@ PROPORTIONAL = {
     "erdos_renyi": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),
     "erdos_renyi_kernel": lambda shape: sum(shape) / math.prod(shape),
 }
+
+
+def language_model(tied: bool = False) -> nn.ModuleDict:
+    module = nn.ModuleDict({"embedding": nn.Embedding(30, 10), "rnn": nn.LSTM(10, 10), "decoder": nn.Linear(10, 30)})
+    if tied:
+        module["decoder"].weight = module["embedding"].weight
+    return module
+
+
+def counts(topology: SparseTopology) -> dict[str, int]:
+    return {name: int(topology.masks[parameter].sum()) for name, parameter in topology.parameters.items()}
 
 
 @given(shapes, density)
@@ -66,3 +80,51 @@ def test_the_kernel_variant_differs_only_for_more_than_two_dimensions() -> None:
     kernels = {"conv": (4, 4, 3, 3), "linear": (8, 2)}
     assert ALLOCATIONS["erdos_renyi"](kernels, 0.2) == {"conv": 28, "linear": 4}
     assert ALLOCATIONS["erdos_renyi_kernel"](kernels, 0.1) == {"conv": 9, "linear": 7}
+
+
+# ---------------------------------------------------------------------------------------------- densities by pattern
+
+
+def test_densities_by_pattern_and_the_rest_shared_out_exactly() -> None:
+    # 300 + 400 + 400 + 300 = 1400 weights, 420 of them live; 45 and 90 are given, and 285 are left for 800 positions.
+    topology = SparseTopology(language_model(), 0.7, allocation={"embed*": 0.15, "decoder.weight": 0.3})
+    assert counts(topology) == {
+        "embedding.weight": 45,
+        "rnn.weight_ih_l0": 143,
+        "rnn.weight_hh_l0": 142,
+        "decoder.weight": 90,
+    }
+    assert topology.live_weights == 420
+
+
+def test_the_first_pattern_that_matches_counts_and_any_name_of_a_tied_tensor_does() -> None:
+    first = counts(SparseTopology(language_model(), 0.5, allocation={"*hh*": 0.9, "rnn.*": 0.25, "decoder*": 0.5}))
+    assert (first["rnn.weight_hh_l0"], first["rnn.weight_ih_l0"], first["decoder.weight"]) == (360, 100, 150)
+    assert (
+        counts(SparseTopology(language_model(tied=True), 0.5, allocation={"decoder.*": 0.1}))["embedding.weight"] == 30
+    )
+
+
+@given(share=st.floats(0.05, 0.95), sparsity=st.floats(0.3, 0.7))
+def test_the_total_is_exact(share: float, sparsity: float) -> None:
+    topology = SparseTopology(language_model(), sparsity, allocation={"embedding*": share})
+    assert topology.live_weights == round((1.0 - sparsity) * 1400)
+    assert counts(topology)["embedding.weight"] == round(share * 300)
+
+
+@pytest.mark.parametrize(
+    ("densities", "sparsity", "said"),
+    [
+        ({"lstm*": 0.5}, 0.5, r"`allocation` pattern 'lstm\*' matches none of: embedding\.weight, rnn"),
+        ({"rnn*": 0.9}, 0.6, r"give 720 of 1400 weights .* room for 2 to 600: expected `sparsity` between 0\.\d+ and"),
+        ({"rnn*": 0.1}, 0.3, r"give 80 of 1400 weights .* 0\.514286 and 0\.941429, got 0\.3"),
+        ({"*": 0.5}, 0.6, r"give 700 of 1400 weights .* room for 0 to 0: expected `sparsity` between 0\.5 and 0\.5"),
+    ],
+)
+def test_densities_that_cannot_be(densities: dict[str, Any], sparsity: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SparseTopology(language_model(), sparsity, allocation=densities)
+
+
+def test_densities_of_all_tensors_make_the_sparsity() -> None:
+    assert SparseTopology(language_model(), 0.5, allocation={"*": 0.5}).live_weights == 700
