@@ -340,8 +340,6 @@ class SNTASGD(Optimizer):
             if self._since_birth and parameter in self.state:
                 restrict(self.state[parameter], mask)
 
-    # -------------------------------------------------------------------------------------------------------------
-
     def _all(self) -> Iterator[Tensor]:
         return itertools.chain.from_iterable(group["params"] for group in self.param_groups)
 

@@ -211,6 +211,34 @@ def test_several_optimizers_average_and_others_are_left_alone(tmp_path: Path) ->
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_module_without_the_callback_can_feed_the_trigger_of_the_optimizer_it_is_handed(tmp_path: Path) -> None:
+    class Feeds(Scripted):
+        def __init__(self) -> None:
+            super().__init__([])
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(batch))
+            optimizer.step()
+
+        def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+            with self.optimizers().averaged_weights():
+                self.loss(batch)
+
+        def on_validation_epoch_end(self) -> None:
+            self.optimizers().observe(float(self.trainer.current_epoch))
+
+    module, record = Feeds(), Weights()
+    trainer = fit(tmp_path, module, record, num_sanity_val_steps=0)
+    (optimizer,) = trainer.optimizers
+    assert optimizer.history == (0, 1, 2, 3, 4, 5)
+    for name, parameter in module.named_parameters():
+        expected = mean(record.trained[15:])[name]  # it fires in epoch 2
+        torch.testing.assert_close(optimizer.averaged(parameter), expected, rtol=1e-5, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------- phases and fits
 
 
