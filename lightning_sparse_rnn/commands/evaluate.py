@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet()
     with told_plainly("sparse-rnn-test"):
         config = _config(given.run, given.overrides, given.trust)
-        metrics = test(config, given.checkpoint or given.run / BEST, trusted=given.trust)
+        metrics = test(config, given.checkpoint or given.run / BEST, text=given.text, trusted=given.trust)
     print(json.dumps(metrics, indent=2))
 
 
@@ -88,7 +88,7 @@ def test(
     else:
         data.read_only(_vocabulary(saved, checkpoint), read_text(text))
     options = model_config(config, data.vocab_size)
-    if options.network["_target_"] in NETWORKS:  # of others only making them tells the sizes
+    if OmegaConf.select(options, "network._target_") in NETWORKS:  # of others only making them tells the sizes
         check_sizes(OmegaConf.to_container(options.network), data.vocab_size, saved["state_dict"])  # type: ignore[arg-type]
     model = instantiate(options, vocab_size=data.vocab_size)
     check_fits(saved, model)

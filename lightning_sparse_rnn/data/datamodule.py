@@ -150,7 +150,8 @@ class TextDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download and tokenise what is not there yet, in one process; the others find it done."""
-        self._read()
+        if self._corpus is None:
+            self._read()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the corpus, in every process."""
