@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.kernels.recorded_pass import Pass
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
+from lightning_sparse_rnn.models.learning_rate import scaled_lr
 from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, measures, tests_untrained
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
@@ -303,7 +303,7 @@ class LanguageModel(pl.LightningModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         lr_bptt = self.hparams["lr_bptt"]
-        with _scaled_lr(optimizer.param_groups, 1.0 if lr_bptt is None else self._time_steps / lr_bptt):
+        with scaled_lr(optimizer.param_groups, 1.0 if lr_bptt is None else self._time_steps / lr_bptt):
             optimizer.step(closure=optimizer_closure)
 
     # Resuming in the middle of an epoch
@@ -333,19 +333,6 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(f"Expected a checkpoint of {ours['_target_']}, got one of {theirs.get('_target_')}.")
         # Outside of a Trainer it is `load_from_checkpoint` that knows whether all tensors must be there.
         check_fits(checkpoint, self, strict=self._trainer is not None and self.strict_loading)
-
-
-@contextmanager
-def _scaled_lr(groups: list[dict[str, Any]], factor: float) -> Iterator[None]:
-    """Multiply every group's learning rate by `factor`, and put the old ones back whatever happens."""
-    rates = [group["lr"] for group in groups]
-    try:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * factor
-        yield
-    finally:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
 
 
 def _of_each_rank(gathered: State, world_size: int) -> list[State]:
