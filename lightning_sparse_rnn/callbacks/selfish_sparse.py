@@ -139,7 +139,7 @@ class SelfishSparseCallback(ResumesExactly):
         self._handles: list[RemovableHandle] = []
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, **options: Any) -> SelfishSparseCallback:
+    def from_checkpoint(cls, path: str | Path, *, weights_only: bool = True, **options: Any) -> SelfishSparseCallback:
         """Return a callback that starts a new fit with the topology of a checkpoint: to fine-tune its weights.
 
         The weights are yours to load, as in ``MyModule.load_from_checkpoint(path, lr=1e-4)``. To go on with the run
@@ -147,13 +147,15 @@ class SelfishSparseCallback(ResumesExactly):
 
         Args:
             path: a checkpoint of a run with this callback.
+            weights_only: ``False`` reads a checkpoint that holds other objects than tensors and plain values, such as
+                paths among the hyperparameters. That runs any code the file holds: only for files that you trust.
             options: those of the constructor, but for ``sparsity`` and ``allocation``.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
             ValueError: it is damaged or has no topology, or an option is out of range.
         """
-        state = load_checkpoint(path).get("callbacks", {}).get(cls.__qualname__)
+        state = load_checkpoint(path, weights_only=weights_only).get("callbacks", {}).get(cls.__qualname__)
         if not state:
             raise ValueError(
                 f"Expected a checkpoint of a run with {cls.__qualname__}, got {path}, which has no topology. Where "

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_sparse_rnn.checkpoints.fits import check_fits, check_text
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
-from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.data.texts import read_text
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
 from lightning_sparse_rnn.runs.config import model_config
@@ -39,22 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="sparse-rnn-test", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
+    parser.add_argument("--text", type=Path, help="a file to test on, in the place of the run's own test text")
     parser.add_argument("--trust", action="store_true", help="make whatever the run names; it may then run any code")
     parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
     given = parser.parse_intermixed_args(arguments)
     quiet()
     with told_plainly("sparse-rnn-test"):
         config = _config(given.run, given.overrides, given.trust)
-        metrics = test(config, given.checkpoint or given.run / BEST, trusted=given.trust)
+        metrics = test(config, given.checkpoint or given.run / BEST, text=given.text, trusted=given.trust)
     print(json.dumps(metrics, indent=2))
 
 
-def test(config: DictConfig, checkpoint: Path, *, trusted: bool = False) -> dict[str, float]:  # noqa: PT028
+def test(
+    config: DictConfig,
+    checkpoint: Path,
+    *,
+    text: Path | None = None,  # noqa: PT028
+    trusted: bool = False,  # noqa: PT028
+) -> dict[str, float]:
     """Return ``test_loss`` (nats a token) and ``test_ppl`` of a checkpoint on the text of ``config``.
 
     Args:
         config: that of a run; whatever it names is made.
         checkpoint: the file of weights.
+        text: a file to test on, read with the vocabulary in the checkpoint: the training text need not be there.
         trusted: read other objects than tensors and plain values from it, which may run any code.
 
     Raises:
@@ -73,10 +82,13 @@ def test(config: DictConfig, checkpoint: Path, *, trusted: bool = False) -> dict
         enable_model_summary=False,
     )
     data = instantiate(config.data)
-    data.prepare_data()
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
+    if text is None:
+        data.prepare_data()
+    else:
+        data.read_only(_vocabulary(saved, checkpoint), read_text(text))
     options = model_config(config, data.vocab_size)
-    if options.network["_target_"] in NETWORKS:  # of others only making them tells the sizes
+    if OmegaConf.select(options, "network._target_") in NETWORKS:  # of others only making them tells the sizes
         check_sizes(OmegaConf.to_container(options.network), data.vocab_size, saved["state_dict"])  # type: ignore[arg-type]
     model = instantiate(options, vocab_size=data.vocab_size)
     check_fits(saved, model)
@@ -85,6 +97,13 @@ def test(config: DictConfig, checkpoint: Path, *, trusted: bool = False) -> dict
     model.load_state_dict(saved["state_dict"])
     (metrics,) = trainer.test(model, datamodule=data, verbose=False)
     return dict(metrics)
+
+
+def _vocabulary(saved: Mapping[str, Any], checkpoint: Path) -> Vocabulary:
+    state = saved.get(TextDataModule.__qualname__, {}).get("text")
+    if state is None:
+        raise ValueError(f"{checkpoint} has no vocabulary: it was written before they had one. Leave --text out.")
+    return Vocabulary.from_state(state)
 
 
 def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:

@@ -10,8 +10,11 @@ import torch
 
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.folder import BEST, EXPORTED
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
+from lightning_sparse_rnn.utilities.plain_values import plain
+from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["export", "main"]
 
@@ -38,8 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"  from lightning_sparse_rnn import load_sparse\n  weights = load_sparse({str(output)!r})")
 
 
+def described_by(output: Path) -> Path:
+    """The file beside an exported one that has the model's arguments and its vocabulary, as JSON."""
+    return output.with_name(f"{output.name}.json")
+
+
 def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:
-    """Write a checkpoint's weights to ``output``, and return the bytes of their tensors and of the file.
+    """Write a checkpoint's weights to ``output``, and what they mean to a JSON file beside it.
+
+    Returns:
+        The bytes of the weights' tensors, and those of the file.
 
     Args:
         checkpoint: a file that a Trainer wrote.
@@ -50,9 +61,13 @@ def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[in
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or none of Lightning.
     """
-    weights = load_checkpoint(checkpoint, weights_only=not trusted)["state_dict"]
+    saved = load_checkpoint(checkpoint, weights_only=not trusted)
+    weights = saved["state_dict"]
     output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
+    if "text" in (text := saved.get(TextDataModule.__qualname__, {})):
+        about = {"model": plain(dict(saved.get("hyper_parameters", {}))), "vocabulary": text["text"]}
+        write_json(described_by(output), about)
     # Tied weights are written once either way.
     storages = {(tensor.data_ptr(), tensor.nbytes) for tensor in weights.values() if isinstance(tensor, torch.Tensor)}
     return sum(size for _, size in storages), output.stat().st_size

@@ -6,7 +6,7 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +15,6 @@ from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
-from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.models import LanguageModel, Network
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.generation import generate
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write text from a checkpoint of sparse-rnn-train, word by word as it comes."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-generate", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run, of which its best.ckpt")
-    parser.add_argument("--prompt", default="", help="words to go on from; a new line if not given")
+    parser.add_argument("--prompt", default="", help="text to go on from, - for standard input (default: a new line)")
     parser.add_argument("--tokens", type=int, default=200, help="number of tokens to write (default: 200)")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1 safer, above 1 wilder, 0 the likeliest")
     parser.add_argument("--top-k", type=int, help="only ever choose among the k likeliest tokens")
@@ -42,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
         path = given.checkpoint / BEST if given.checkpoint.is_dir() else given.checkpoint
         network, vocabulary = _load(path, given.root, given.trust)
-        prompt = _encode(given.prompt, vocabulary)
+        prompt = _encode(sys.stdin.read() if given.prompt == "-" else given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)
     ids = itertools.chain(prompt.tolist(), itertools.islice(chosen, given.tokens))
     try:
-        for piece in _spaced(vocabulary.tokens[index] for index in ids):
+        for piece in vocabulary.pieces_of_text(ids):
             print(piece, end="", flush=True)
         print()
     except KeyboardInterrupt:
@@ -63,40 +62,36 @@ def _load(path: Path, root: str | None, trusted: bool) -> tuple[Network, Vocabul
     if "network" not in model_options or "source" not in data_options:
         raise ValueError(f"Expected a checkpoint of a LanguageModel trained on a TextDataModule, got {path}.")
     model = rebuilt(LanguageModel, saved, {}, trusted=trusted)
-    check_plain("data", data_options)
-    data = TextDataModule(**(data_options if root is None else {**data_options, "root": root}))
-    if data.vocab_size != model.network.vocab_size:
+    saved_text = saved.get(TextDataModule.__qualname__, {}).get("text")
+    if saved_text is not None and root is None:
+        vocabulary = Vocabulary.from_state(saved_text)
+    else:  # written before checkpoints had their vocabulary, or to be compared
+        check_plain("data", data_options)
+        data = TextDataModule(**(data_options if root is None else {**data_options, "root": root}))
+        vocabulary = data.vocabulary
+    if len(vocabulary) != model.network.vocab_size:
         raise ValueError(
             f"Expected the text the model was trained on, with {model.network.vocab_size} different tokens, got one "
-            f"with {data.vocab_size}. Give its folder with --root."
+            f"with {len(vocabulary)}. Give its folder with --root."
         )
-    check_text(saved, data)
-    return model.network, data.vocabulary
+    if saved_text is None or root is not None:
+        check_text(saved, data)
+    return model.network, vocabulary
 
 
 def _encode(prompt: str, vocabulary: Vocabulary) -> Tensor:
-    """Ids of the words of `prompt`; of the end of a line if there are none."""
-    unknown = [word for word in prompt.split() if word not in vocabulary]
+    """Ids of the tokens of `prompt`; of the end of a line if there are none."""
+    unknown = [token for token in vocabulary.split(prompt) if token not in vocabulary]
     if unknown:
         raise ValueError(
-            f"Expected a prompt of words from the training text, which has no {', '.join(dict.fromkeys(unknown))}. "
-            "Its words are parted by spaces, marks too, and may all be in lower case."
+            f"Expected a prompt of {vocabulary.kind} from the training text, which has no "
+            f"{', '.join(dict.fromkeys(unknown))}. "
+            + "Its words are parted by spaces, marks too, and may all be in lower case."
+            * (vocabulary.kind == "words")
         )
     ids = vocabulary.encode(prompt or "\n")
     # A last line without a line break goes on.
     return ids[:-1] if prompt.strip() and not prompt.endswith("\n") else ids
-
-
-def _spaced(words: Iterable[str]) -> Iterator[str]:
-    """`words` with a space between them, and line breaks for the ends of lines."""
-    space = ""
-    for word in words:
-        if word == EOS:
-            yield "\n"
-            space = ""
-        else:
-            yield space + word
-            space = " "
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.texts import EOS, UNKNOWN, Texts
+from lightning_sparse_rnn.data.tokens import TOKENS, Pieces, choose, join, learn_pieces, split
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
@@ -21,15 +23,8 @@ __all__ = ["Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
 # Part of every cache key: raise it when tokenisation or the layout of the cache changes.
 _CACHE_FORMAT = 1
 
-
-def tokenize(text: str) -> list[str]:
-    """The tokens of `text`: what stands between white space, and one `<eos>` for each line.
-
-    A blank line is a line; a last line without a line break counts as one.
-    """
-    if text and not text.endswith("\n"):
-        text += "\n"
-    return text.replace("\n", f" {EOS} ").split()
+#: How many pieces of words there are if nothing else is said.
+BPE_SIZE = 8000
 
 
 class Vocabulary:
@@ -39,6 +34,8 @@ class Vocabulary:
 
     Args:
         tokens: the tokens; repetitions are allowed and count once.
+        kind: how text is cut into them: "words", "characters" or "bpe".
+        pieces: with "bpe", the pieces of words that `learn_pieces` found.
 
     Examples:
         >>> from lightning_sparse_rnn.data import Vocabulary
@@ -49,14 +46,48 @@ class Vocabulary:
         [2, 0, 1]
     """
 
-    def __init__(self, tokens: Iterable[str]) -> None:
+    def __init__(self, tokens: Iterable[str], kind: str = "words", pieces: Pieces | None = None) -> None:
         self.tokens: tuple[str, ...] = tuple(dict.fromkeys((UNKNOWN, EOS, *tokens)))
+        self.kind, self.pieces = kind, pieces
         self._ids = {token: index for index, token in enumerate(self.tokens)}
 
     @classmethod
-    def from_text(cls, text: str) -> Vocabulary:
-        """The vocabulary of `text`, in order of first appearance."""
-        return cls(tokenize(text))
+    def from_text(
+        cls, text: str, kind: str = "words", min_count: int = 1, max_vocabulary: int | None = None
+    ) -> Vocabulary:
+        """The vocabulary of `text`, in order of first appearance.
+
+        Args:
+            text: the training text.
+            kind: how it is cut: "words", "characters" or "bpe".
+            min_count: how often a word or character must be there to be known. Pieces all are.
+            max_vocabulary: how many tokens to know at most. None: all, or `BPE_SIZE` pieces.
+        """
+        if kind == "bpe":
+            pieces = learn_pieces(text, BPE_SIZE if max_vocabulary is None else max_vocabulary)
+            return cls(pieces.tokens, kind, pieces)
+        return cls(choose(split(text, kind), min_count, max_vocabulary), kind)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Vocabulary:
+        """The vocabulary whose `state` was saved.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        try:
+            tokens, kind, model = state["tokens"], state["kind"], state["pieces"]
+            if kind not in TOKENS or not all(type(token) is str for token in tokens):
+                raise ValueError(f"it is of the kind {kind!r}, or has tokens that are no text")
+            return cls(tokens, kind, None if model is None else Pieces(model))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"Expected a vocabulary as it was saved, got another thing: {error}.") from error
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that it takes to read and write text, in plain values."""
+        model = None if self.pieces is None else self.pieces.model
+        return {"tokens": list(self.tokens), "kind": self.kind, "pieces": model}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -65,34 +96,44 @@ class Vocabulary:
         return token in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+        return isinstance(other, Vocabulary) and self.fingerprint == other.fingerprint
 
     def __hash__(self) -> int:
         return hash(self.tokens)
 
     @property
     def fingerprint(self) -> str:
-        """Equal for vocabularies of the same tokens with the same ids, and for no others."""
-        return hashlib.blake2b("\n".join(self.tokens).encode(), digest_size=16).hexdigest()
+        """Equal for vocabularies of the same tokens with the same ids, cut in the same way, and for no others."""
+        parts = ["\n".join(self.tokens)]
+        if self.kind != "words":
+            parts += [self.kind, "" if self.pieces is None else self.pieces.model]
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
     def id(self, token: str) -> int:
         """The id of `token`; that of `<unk>` for a token not in the vocabulary."""
         return self._ids.get(token, 0)
 
+    def split(self, text: str) -> list[str]:
+        """`text` in tokens, known or not, with one `<eos>` for each line."""
+        return split(text, self.kind, self.pieces)
+
     def encode(self, text: str) -> Tensor:
         """`text` as ids: 1-D, int64, one `<eos>` for each line."""
-        tokens = tokenize(text)
+        tokens = self.split(text)
         ids = self._ids
         return torch.from_numpy(np.fromiter((ids.get(token, 0) for token in tokens), dtype=np.int64, count=len(tokens)))
 
     def decode(self, ids: Tensor) -> str:
-        """Text of a 1-D tensor of ids: tokens with one space between them, a line break for `<eos>`.
+        """Text of a 1-D tensor of ids: words with one space between them, a line break for `<eos>`.
 
-        `decode(encode(text))` is `text` with its white space made uniform and its unknown tokens
-        written `<unk>`.
+        `decode(encode(text))` is `text`, but for unknown tokens, written `<unk>`, a line break at its end, and, where
+        tokens are words, white space made uniform.
         """
-        words = " ".join("\n" if self.tokens[index] == EOS else self.tokens[index] for index in ids.tolist())
-        return re.sub(" ?\n ?", "\n", words)
+        return "".join(self.pieces_of_text(ids.tolist()))
+
+    def pieces_of_text(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids, in parts as they come."""
+        return join((self.tokens[index] for index in ids), self.kind, self.pieces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +154,20 @@ class Corpus:
     test: Tensor
 
     @classmethod
-    def from_texts(cls, texts: Texts) -> Corpus:
-        """Encode three texts with the vocabulary of the training text alone."""
-        vocabulary = Vocabulary.from_text(texts.train)
+    def from_texts(cls, texts: Texts, **options: Any) -> Corpus:
+        """Encode three texts with the vocabulary of the training text alone.
+
+        Args:
+            texts: the texts.
+            options: how they are cut, and which tokens are known; see `Vocabulary.from_text`.
+        """
+        vocabulary = Vocabulary.from_text(texts.train, **options)
         return cls(vocabulary, *(vocabulary.encode(text) for text in texts))
+
+    @cached_property
+    def unknown_shares(self) -> dict[str, float]:
+        """Of each text, the share of tokens that are `<unk>`."""
+        return {part: float((getattr(self, part) == 0).float().mean()) for part in Texts._fields}
 
     def with_train_lines(self, lines: int) -> Corpus:
         """The same corpus with the first `lines` lines of its training text; the vocabulary stays.
@@ -132,14 +183,16 @@ class Corpus:
         return replace(self, train=self.train[: int(ends[lines - 1]) + 1])
 
 
-def cached_corpus(texts: Texts, folder: Path) -> Corpus:
+def cached_corpus(texts: Texts, folder: Path, **options: Any) -> Corpus:
     """The corpus of `texts`, tokenised once and from then on read from `folder`.
+
+    `options` are those of `Vocabulary.from_text`.
 
     The file's name holds a hash of the texts and of the cache's format, so a file is never out of date, only
     unused. It is whole or not there, so processes may share the folder. A file that cannot be read is made
     anew, and a folder that cannot be written to is done without, both with a warning.
     """
-    path = folder / f"corpus-{_content_key(texts)}.pt"
+    path = folder / f"corpus-{_content_key(texts, options)}.pt"
     if path.exists():
         try:
             return _read(path)
@@ -147,7 +200,7 @@ def cached_corpus(texts: Texts, folder: Path) -> Corpus:
             warnings.warn(
                 f"The tokenised corpus {path} cannot be read ({error}). Tokenising the text again.", stacklevel=2
             )
-    corpus = Corpus.from_texts(texts)
+    corpus = Corpus.from_texts(texts, **options)
     try:
         _write(corpus, path)
     except OSError as error:
@@ -155,17 +208,19 @@ def cached_corpus(texts: Texts, folder: Path) -> Corpus:
     return corpus
 
 
-def _content_key(texts: Texts) -> str:
+def _content_key(texts: Texts, options: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(f"format {_CACHE_FORMAT}".encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode()).digest())
+    if options:
+        digest.update(repr(sorted(options.items())).encode())
     return digest.hexdigest()[:32]
 
 
 def _write(corpus: Corpus, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
-        "tokens": list(corpus.vocabulary.tokens),
+        **corpus.vocabulary.state,
         # Half the bytes of int64, and no vocabulary passes 2**31.
         **{part: getattr(corpus, part).to(torch.int32) for part in Texts._fields},
     }
@@ -175,7 +230,7 @@ def _write(corpus: Corpus, path: Path) -> None:
 
 def _read(path: Path) -> Corpus:
     state = torch.load(path, weights_only=True)
-    vocabulary = Vocabulary(state["tokens"])
+    vocabulary = Vocabulary.from_state({"kind": "words", "pieces": None, **state})  # written before there were others
     parts = [state[part].to(torch.int64) for part in Texts._fields]
     if any(part.dim() != 1 or ((part < 0) | (part >= len(vocabulary))).any() for part in parts):
         raise ValueError("its ids do not fit its vocabulary")

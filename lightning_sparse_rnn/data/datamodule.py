@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
-from lightning_sparse_rnn.data.sources import check_source, default_cache_dir, load_texts
+from lightning_sparse_rnn.data.sources import SHARES, check_shares, check_source, default_cache_dir, load_texts
+from lightning_sparse_rnn.data.texts import EOS
+from lightning_sparse_rnn.data.tokens import TOKENS
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
 
@@ -23,21 +27,21 @@ AT_ONCE_IN_EVALUATION = 4
 
 
 class TextDataModule(pl.LightningDataModule):
-    """Text for word-level language models, in time-major batches `(inputs, targets)` of shape (T, B).
+    """Text for language models, in time-major batches `(inputs, targets)` of shape (T, B).
 
     The training text is cut into `batch_size` columns per process, so a run on k processes with
     `batch_size=n` reads what one process with `batch_size=k * n` reads. Validation and test text are not
     split: every process evaluates all of it, so that all have the same metrics, and a number does not depend
     on how many processes computed it.
 
-    A run resumed from a checkpoint of the middle of an epoch goes on with the next batch. Checkpoints know the
+    A run resumed from a checkpoint of the middle of an epoch goes on with the next batch. Checkpoints have the
     vocabulary, and are refused beside text with another one.
 
     Args:
         source: "pydoc" (the language reference of the running Python; no download), "ptb", "wikitext-2" or
             "folder".
-        root: folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
-            without one; "pydoc" has no files.
+        root: folder that holds the files, or one file, which is then cut into three parts. "folder" needs one; "ptb"
+            and "wikitext-2" are downloaded without one; "pydoc" has no files. Files may be compressed with gzip.
         batch_size: columns of the training text per process.
         eval_batch_size: columns of the validation text. Perplexity depends on it, a little: the state of
             every column starts from zero.
@@ -48,6 +52,12 @@ class TextDataModule(pl.LightningDataModule):
         train_lines: train on the first lines only. The vocabulary is still that of the whole text.
         cache_dir: folder for downloads and tokenised text. None: the user's cache folder.
         seed: seed of the drawn lengths.
+        tokens: how text is cut: "words", which stand between white space; "characters"; or "bpe", pieces of words found
+            by byte-pair encoding, for which the package `tokenizers` has to be installed.
+        min_count: how often a word or character must be in the training text to be known; rarer ones are `<unk>`.
+        max_vocabulary: how many tokens to know at most, the most frequent ones. With "bpe": how many pieces to find,
+            None for 8000.
+        shares: with one file, how much of it is training, validation and test text; None: 0.8, 0.1 and 0.1.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -75,14 +85,25 @@ class TextDataModule(pl.LightningDataModule):
         train_lines: int | None = None,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        tokens: str = "words",
+        min_count: int = 1,
+        max_vocabulary: int | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         check_source(source, root)
+        check_shares(shares or SHARES)
+        if tokens not in TOKENS:
+            raise ValueError(f"Expected `tokens` to be one of {', '.join(TOKENS)}, got {tokens!r}.")
+        if tokens == "bpe" and min_count != 1:
+            raise ValueError(f"Expected no `min_count` with pieces of words, got {min_count}. Set `max_vocabulary`.")
         sizes = {
             "batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
             "test_batch_size": test_batch_size,
             "train_lines": train_lines,
+            "min_count": min_count,
+            "max_vocabulary": max_vocabulary,
         }
         check_whole(**{name: size for name, size in sizes.items() if size is not None})
         self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
@@ -109,14 +130,34 @@ class TextDataModule(pl.LightningDataModule):
         """How many different ids there are."""
         return len(self.vocabulary)
 
+    @property
+    def unknown_shares(self) -> dict[str, float]:
+        """Of "train", "valid" and "test", the share of tokens that are `<unk>`."""
+        return self.corpus.unknown_shares
+
+    @property
+    def characters_per_token(self) -> dict[str, float]:
+        """Of "valid" and "test", how many characters a token has, if tokens are no words; otherwise nothing."""
+        if self.vocabulary.kind == "words":
+            return {}
+        texts = {"valid": self.corpus.valid, "test": self.corpus.test}
+        return {part: len(self.vocabulary.decode(ids)) / max(1, len(ids)) for part, ids in texts.items()}
+
+    def read_only(self, vocabulary: Vocabulary, test: str) -> None:
+        """Take a test text alone, read with a vocabulary from elsewhere, such as a checkpoint's."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self._corpus = Corpus(vocabulary, nothing, nothing, vocabulary.encode(test))
+
     def prepare_data(self) -> None:
         """Download and tokenise what is not there yet, in one process; the others find it done."""
-        self._read()
+        if self._corpus is None:
+            self._read()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the corpus, in every process."""
         if self._corpus is None:
             self._corpus = self._read()
+            _warn_of_unknown(self._corpus)
 
     def train_dataloader(self) -> ColumnBatches:
         """This process's columns of the training text."""
@@ -149,8 +190,8 @@ class TextDataModule(pl.LightningDataModule):
             raise ValueError(f"The {part} text, in columns by `{size}`: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
-        """What makes a checkpoint's weights mean something: which word has which id."""
-        return {"vocabulary": self.vocabulary.fingerprint}
+        """What makes a checkpoint's weights mean something: which token has which id, and how text is cut."""
+        return {"vocabulary": self.vocabulary.fingerprint, "text": self.vocabulary.state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Make sure that a checkpoint is of this text.
@@ -172,7 +213,15 @@ class TextDataModule(pl.LightningDataModule):
 
     def _read(self) -> Corpus:
         folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()
-        corpus = cached_corpus(load_texts(self.hparams["source"], self.hparams["root"], folder), folder)
+        texts = load_texts(self.hparams["source"], self.hparams["root"], folder, self.hparams["shares"] or SHARES)
+        if ends := texts.train.count(EOS):
+            rank_zero_warn(
+                f"The training text has {ends} times {EOS}, which stands for a line's end and is added to each: the "
+                f"model learns two where there is one. Remove {EOS} from the files."
+            )
+        options = {"kind": self.hparams["tokens"], **{n: self.hparams[n] for n in ("min_count", "max_vocabulary")}}
+        # What is not asked for is no part of the cache's key, so that text tokenised long ago is found.
+        corpus = cached_corpus(texts, folder, **{n: v for n, v in options.items() if v not in ("words", 1, None)})
         lines = self.hparams["train_lines"]
         return corpus if lines is None else corpus.with_train_lines(lines)
 
@@ -189,3 +238,14 @@ class TextDataModule(pl.LightningDataModule):
             return epoch, 0
         over = batches.is_last_batch and batches.current.processed == batches.current.ready
         return (epoch + 1, 0) if over else (epoch, batches.current.processed)
+
+
+def _warn_of_unknown(corpus: Corpus) -> None:
+    """Warn of `<unk>` in evaluation where training has none."""
+    shares = corpus.unknown_shares
+    if not shares["train"] and (shares["valid"] or shares["test"]):
+        rank_zero_warn(
+            f"Tokens that the training text does not have are {shares['valid']:.1%} of the validation text and "
+            f"{shares['test']:.1%} of the test text. They are read as <unk>, which training never sees, and perplexity "
+            "rests on them. Let rare words of training be <unk> too: data.min_count=2 or data.max_vocabulary=N."
+        )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_sparse_rnn.data.language_reference import language_reference
 from lightning_sparse_rnn.data.published import PUBLISHED
 from lightning_sparse_rnn.data.texts import Texts, find_texts, list_folder, read_text
 
-__all__ = ["SOURCES", "check_source", "default_cache_dir", "load_texts"]
+__all__ = ["SHARES", "SOURCES", "check_shares", "check_source", "default_cache_dir", "load_texts"]
 
 SOURCES = ("pydoc", *PUBLISHED, "folder")
+#: Of one file, how much is training, validation and test text.
+SHARES = (0.8, 0.1, 0.1)
+# A line that ends within this part of the text is near.
+_NEAR = 50
 
 
 def default_cache_dir() -> Path:
@@ -35,14 +40,26 @@ def check_source(source: str, root: str | Path | None) -> None:
         raise ValueError(f"Expected no `root` with source 'pydoc', got {root}. For text of your own, use 'folder'.")
 
 
-def load_texts(source: str, root: str | Path | None = None, cache_dir: str | Path | None = None) -> Texts:
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise ValueError unless there are three shares above 0 that make 1."""
+    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"Expected `shares` as three numbers above 0 that make 1, got {list(shares)}.")
+
+
+def load_texts(
+    source: str,
+    root: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    shares: Sequence[float] = SHARES,
+) -> Texts:
     """The texts of `source`.
 
     Args:
         source: "pydoc", "ptb", "wikitext-2" or "folder".
-        root: folder that holds the files. "folder" needs one; "ptb" and "wikitext-2" are downloaded
+        root: folder that holds the files. "folder" needs one, or one file; "ptb" and "wikitext-2" are downloaded
             without one; "pydoc" has no files.
         cache_dir: where downloads go. None: `default_cache_dir()`.
+        shares: how one file is cut into training, validation and test text.
 
     Raises:
         ValueError: if there is no such source, `root` does not go with it, or a file is not what it
@@ -58,12 +75,25 @@ def load_texts(source: str, root: str | Path | None = None, cache_dir: str | Pat
         corpus = PUBLISHED[source]
         return corpus.read(folder) if folder else corpus.download(Path(cache_dir or default_cache_dir()) / source)
     assert folder is not None
-    return _read_folder(folder)
+    return _cut(read_text(folder), shares) if folder.is_file() else _read_folder(folder)
+
+
+def _cut(text: str, shares: Sequence[float]) -> Texts:
+    """One text in three, cut at ends of lines where there are some near, or else at spaces."""
+    ends = []
+    for share in (shares[0], shares[0] + shares[1]):
+        at = max(1, round(share * len(text)))
+        near = text[at - 1 : at + len(text) // _NEAR]
+        found = next((place for mark in "\n " if (place := near.find(mark)) >= 0), 0)
+        ends.append(at + found)
+    return Texts(text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])
 
 
 def _read_folder(root: Path) -> Texts:
     """Any folder with `train.txt`, `valid.txt` and `test.txt`, or `NAME.train.txt` and so on."""
-    found = find_texts(root, {part: (f"{part}.txt", f"*.{part}.txt") for part in Texts._fields})
+    found = find_texts(
+        root, {part: (f"{part}.txt", f"{part}.txt.gz", f"*.{part}.txt", f"*.{part}.txt.gz") for part in Texts._fields}
+    )
     if missing := [f"{part}.txt or NAME.{part}.txt" for part in Texts._fields if part not in found]:
         raise FileNotFoundError(f"Expected {', '.join(missing)} in {root}, but {list_folder(root)}.")
     return Texts(**{part: read_text(path) for part, path in found.items()})

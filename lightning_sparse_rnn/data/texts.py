@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,13 +54,19 @@ def list_folder(root: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file, which may be compressed with gzip if its name ends in `.gz`.
 
     Raises:
         ValueError: if it is not UTF-8, or holds nothing but white space.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+                text = file.read()
+        else:
+            text = path.read_text(encoding="utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"Expected text compressed with gzip in {path}, got something else ({error}).") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"Expected UTF-8 text in {path}, got something else ({error}). Convert it.") from error
     if not text.strip():

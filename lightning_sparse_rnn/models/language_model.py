@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,8 @@ from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.kernels.recorded_pass import Pass
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
-from lightning_sparse_rnn.models.metrics import TokenMean
+from lightning_sparse_rnn.models.learning_rate import scaled_lr
+from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, measures, tests_untrained
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
 from lightning_sparse_rnn.utilities.checks import check_whole
@@ -49,7 +49,8 @@ class LanguageModel(pl.LightningModule):
 
     Logged, all averaged over tokens: `train_loss`, `train_ppl`, `val_loss`, `val_ppl`, `test_loss`, `test_ppl`
     (losses in nats, ppl = exp(loss)), and every `Trainer.log_every_n_steps` steps the batch's own `ppl`.
-    Training losses are those of the prediction alone, without the two regularisers.
+    Training losses are those of the prediction alone, without the two regularisers. Of a `TextDataModule`: bits per
+    character, `val_bpc` and `test_bpc`, if tokens are no words; `test_ppl_known`, without `<unk>` that training lacks.
 
     With a network given as a dict, everything needed to build the module is in its checkpoints:
     `LanguageModel.load_from_checkpoint(path)`, which makes nothing that the file names but networks of this package
@@ -126,6 +127,7 @@ class LanguageModel(pl.LightningModule):
         self.train_loss = TokenMean()
         self.val_loss = TokenMean()
         self.test_loss = TokenMean()
+        self.test_loss_known = TokenMean()
         # What came out of the last completed training batch, and what came out of the present one.
         self._before: _Carried | None = None
         self._after: _Carried | None = None
@@ -243,10 +245,18 @@ class LanguageModel(pl.LightningModule):
         self._log_epoch("val", self.val_loss)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        if tests_untrained(getattr(self.trainer, "datamodule", None)):
+            hidden = self(batch[0], self._eval_state if batch_idx else None).hidden
+            known = batch[1] != UNKNOWN_ID
+            if known.any():
+                self.test_loss_known.update(self.network.loss(hidden[known], batch[1][known]), int(known.sum()))
         self._evaluation_step(batch, batch_idx, self.test_loss)
 
     def on_test_epoch_end(self) -> None:
         self._log_epoch("test", self.test_loss)
+        if self.test_loss_known.update_called:
+            self.log("test_ppl_known", self.test_loss_known.compute().exp(), sync_dist=True)
+            self.test_loss_known.reset()
 
     def _evaluation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, metric: TokenMean) -> None:
         if batch_idx == 0:
@@ -264,9 +274,10 @@ class LanguageModel(pl.LightningModule):
     def _log_epoch(self, stage: str, metric: TokenMean) -> None:
         self._eval_state = None
         loss = metric.compute()
+        data: Any = getattr(self.trainer, "datamodule", None)
         # `compute` has already made the ranks agree; `sync_dist` keeps Lightning from warning that they may not.
-        self.log(f"{stage}_loss", loss, sync_dist=True)
-        self.log(f"{stage}_ppl", loss.exp(), sync_dist=True, prog_bar=True)
+        for name, value in measures(stage, loss, data).items():
+            self.log(name, value, sync_dist=True, prog_bar=name == f"{stage}_ppl")
 
     def teardown(self, stage: str) -> None:
         self._recorder.clear()
@@ -292,7 +303,7 @@ class LanguageModel(pl.LightningModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         lr_bptt = self.hparams["lr_bptt"]
-        with _scaled_lr(optimizer.param_groups, 1.0 if lr_bptt is None else self._time_steps / lr_bptt):
+        with scaled_lr(optimizer.param_groups, 1.0 if lr_bptt is None else self._time_steps / lr_bptt):
             optimizer.step(closure=optimizer_closure)
 
     # Resuming in the middle of an epoch
@@ -322,19 +333,6 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(f"Expected a checkpoint of {ours['_target_']}, got one of {theirs.get('_target_')}.")
         # Outside of a Trainer it is `load_from_checkpoint` that knows whether all tensors must be there.
         check_fits(checkpoint, self, strict=self._trainer is not None and self.strict_loading)
-
-
-@contextmanager
-def _scaled_lr(groups: list[dict[str, Any]], factor: float) -> Iterator[None]:
-    """Multiply every group's learning rate by `factor`, and put the old ones back whatever happens."""
-    rates = [group["lr"] for group in groups]
-    try:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * factor
-        yield
-    finally:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
 
 
 def _of_each_rank(gathered: State, world_size: int) -> list[State]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["TokenMean"]
+__all__ = ["UNKNOWN_ID", "TokenMean", "measures", "tests_untrained"]
+
+#: What a `TextDataModule` makes of a token that the training text does not have.
+UNKNOWN_ID = 0
 
 
 class TokenMean(Metric):
@@ -41,3 +47,24 @@ class TokenMean(Metric):
         self.update(torch.zeros_like(self.total), 0)
         self.total = total.to(self.total.device)
         self.tokens = tokens.to(self.tokens.device)
+
+
+def measures(stage: str, loss: Tensor, data: Any) -> dict[str, Tensor]:
+    """What is reported of a mean loss in nats: itself, the perplexity, and bits per character where that is the custom.
+
+    Args:
+        stage: "train", "val" or "test"; the beginning of every name.
+        loss: mean over all tokens of the text.
+        data: what the text came from; a `TextDataModule` says of tokens other than words how long they are.
+    """
+    result = {f"{stage}_loss": loss, f"{stage}_ppl": loss.exp()}
+    characters = getattr(data, "characters_per_token", {}).get({"val": "valid"}.get(stage, stage))
+    if characters:
+        result[f"{stage}_bpc"] = loss / (math.log(2) * characters)
+    return result
+
+
+def tests_untrained(data: Any) -> bool:
+    """Whether the test text of `data`, as far as that says so, has unknown tokens and the training text has none."""
+    shares = getattr(data, "unknown_shares", None)
+    return bool(shares and not shares["train"] and shares["test"])

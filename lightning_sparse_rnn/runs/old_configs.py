@@ -41,10 +41,14 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, always in _ALWAYS.items():
         callbacks.setdefault(name, always)
     callbacks["averaging"] = _in_epochs(callbacks.get("averaging"), trainer.get("max_epochs"))
-    return {**now, "trainer": trainer, "callbacks": callbacks, "logger": _without(now.get("logger"), "save_dir")}
+    data = {**_PLAIN_WORDS, **_without(now.get("data"), "")}
+    logger = _without(now.get("logger"), "save_dir")
+    return {**now, "data": data, "trainer": trainer, "callbacks": callbacks, "logger": logger}
 
 
 _RUNS = "lightning_sparse_rnn.runs"
+# How text was read before there was a choice.
+_PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None}
 _ALWAYS = {
     "record": {"_target_": f"{_RUNS}.record.RunRecord"},
     "best": {"_target_": f"{_RUNS}.checkpoint_callbacks.BestCheckpoint", "monitor": "val_loss"},

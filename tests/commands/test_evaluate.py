@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_a_checkpoint_that_acts_is_refused(folder: Path, command: Callable[[list
 def test_generating_makes_nothing_a_checkpoint_names(folder: Path, part: str, name: str) -> None:
     trap = folder / "trap"
     saved = torch.load(folder / "best.ckpt", weights_only=True)
+    del saved["TextDataModule"]["text"]  # without the vocabulary, the training text is read
     saved[part][name] = {"_target_": "torch.save", "obj": 1, "f": str(trap)}
     torch.save(saved, folder / "best.ckpt")
     with pytest.raises(SystemExit, match="sparse-rnn-generate: "):
@@ -190,3 +192,20 @@ def test_reporting_makes_nothing_a_config_names(folder: Path) -> None:
         path.write_text(path.read_text() + more)
         report.main([str(folder), "--output", str(folder / "report")])
         assert not trap.exists()
+
+
+def test_a_text_from_elsewhere_needs_no_training_text(
+    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = perplexity(capsys, str(folder))
+    copy = tmp_path / "copy.txt.gz"
+    copy.write_bytes(gzip.compress((text / "test.txt").read_bytes()))
+    change(folder, "data.root", str(tmp_path / "gone"))
+    with pytest.raises(SystemExit, match="sparse-rnn-test: "):
+        evaluate.main([str(folder)])
+    assert perplexity(capsys, str(folder), "--text", str(copy)) == first
+    saved = torch.load(folder / "best.ckpt", weights_only=True)
+    del saved["TextDataModule"]["text"]
+    torch.save(saved, folder / "best.ckpt")
+    with pytest.raises(SystemExit, match="it was written before they had one"):
+        evaluate.main([str(folder), "--text", str(copy)])

@@ -1,12 +1,14 @@
 """Sparse weights from a run."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_sparse_rnn.commands.export import main
-from lightning_sparse_rnn.models import LSTM
+from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.models import LSTM, LanguageModel
 from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.sparse_files import load_sparse
 
@@ -56,3 +58,22 @@ def test_mistakes(run: Path) -> None:
         main([str(run), "--checkpoint", str(run / "other.ckpt"), "--output", str(run / "best.ckpt" / "w")])
     main([str(run), "--checkpoint", str(run / "other.ckpt"), "--output", str(run / "new" / "w")])
     assert (run / "new" / "w").exists()
+
+
+def test_what_the_weights_mean_stands_beside_them(text: Path, tmp_path: Path) -> None:
+    data = TextDataModule("folder", str(text), cache_dir=str(tmp_path))
+    network = {"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 4, "hidden_size": 4}
+    model = LanguageModel(network, data.vocab_size)
+    saved = {
+        "state_dict": model.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": dict(model.hparams),
+        "TextDataModule": data.state_dict(),
+    }
+    torch.save(saved, tmp_path / "best.ckpt")
+    main([str(tmp_path)])
+    about = json.loads((tmp_path / "weights.sparse.pt.json").read_text())
+    assert about["model"]["network"] == network
+    assert Vocabulary.from_state(about["vocabulary"]) == data.vocabulary
+    again = LanguageModel(**about["model"])
+    again.load_state_dict(load_sparse(tmp_path / "weights.sparse.pt"))

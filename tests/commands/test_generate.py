@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import sys
@@ -166,3 +167,37 @@ class TestCommand:
     def test_no_such_checkpoint(self, tmp_path):
         with pytest.raises(SystemExit, match=r"missing\.ckpt"):
             main([str(tmp_path / "missing.ckpt")])
+
+
+def by_characters(folder: Path) -> Path:
+    """A run's checkpoint whose tokens are characters, and whose text is gone."""
+    text = folder / "text"
+    text.write_text("abba baab\n" * 60)
+    data = TextDataModule("folder", str(text), tokens="characters", cache_dir=str(folder / "cache"))
+    model = LanguageModel(NETWORK, data.vocab_size)
+    saved = {
+        "state_dict": model.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": dict(model.hparams),
+        "datamodule_hyper_parameters": dict(data.hparams),
+        "TextDataModule": data.state_dict(),
+    }
+    torch.save(saved, folder / "best.ckpt")
+    text.unlink()
+    return folder
+
+
+def test_characters_without_the_text(tmp_path, capsys):
+    by_characters(tmp_path)
+    main([str(tmp_path), "--prompt", "ab b", "--tokens", "40", "--seed", "1"])
+    out = capsys.readouterr().out
+    assert out.startswith("ab b")
+    assert set(out.replace("<unk>", "")) <= set("ab \n")
+    with pytest.raises(SystemExit, match=r"Expected a prompt of characters from the training text, which has no x\."):
+        main([str(tmp_path), "--prompt", "abx"])
+
+
+def test_a_prompt_from_standard_input(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abba\nba"))
+    main([str(by_characters(tmp_path)), "--prompt", "-", "--tokens", "1", "--seed", "1"])
+    assert capsys.readouterr().out.startswith("abba\nba")

@@ -83,10 +83,10 @@ def assert_same(one: Corpus, other: Corpus) -> None:
 
 def test_text_is_tokenised_once(tmp_path, monkeypatch) -> None:
     first = cached_corpus(TEXTS, tmp_path / "new")
-    monkeypatch.setattr(corpus_module, "tokenize", lambda text: pytest.fail("tokenised again"))
+    monkeypatch.setattr(corpus_module, "split", lambda *_: pytest.fail("tokenised again"))
     assert_same(cached_corpus(TEXTS, tmp_path / "new"), first)
     [path] = (tmp_path / "new").iterdir()
-    assert set(torch.load(path, weights_only=True)) == {"tokens", "train", "valid", "test"}
+    assert set(torch.load(path, weights_only=True)) == {"tokens", "kind", "pieces", "train", "valid", "test"}
 
 
 def test_every_text_has_its_own_cache(tmp_path) -> None:
