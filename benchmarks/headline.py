@@ -1,6 +1,9 @@
 """The paper's stacked LSTM on the Penn Treebank, whole: 100 epochs, for which a GPU is wanted.
 
     python -m benchmarks.headline data.root=FOLDER                       # folder of ptb.train.txt, …
+    python -m benchmarks.headline data.root=FOLDER seed=2                # another seed
+    python -m benchmarks.headline data.root=FOLDER method=dense          # dense, with the same settings
+    python -m benchmarks.headline data.root=FOLDER +model.network.fused_cells=true
     python -m benchmarks.headline data.root=FOLDER output=/tmp/runs \
         model.network.embedding_size=64 model.network.hidden_size=64 trainer.max_epochs=2 data.train_lines=500
 
@@ -38,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = [*RECIPE, *given]
     if not torch.cuda.is_available():
         print("There is no GPU here: the run is made on the CPU, where the whole recipe takes weeks.", flush=True)
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides], check=True)
+    ended = subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides])
+    if ended.returncode:
+        raise SystemExit(ended.returncode)  # it has said why
     print(summary(folder_of(overrides)))
 
 
