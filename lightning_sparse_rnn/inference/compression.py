@@ -55,9 +55,9 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
     Args:
         module: of float32 weights on the CPU.
         dtype: of the packed values; ``None`` keeps float32. ``torch.bfloat16`` rounds them to the nearest, and
-            ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32 in any case.
-        smallest: weights of fewer positions stay dense. With fewer than the default, products are as fast dense; packing
-            them saves memory alone.
+            ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32.
+        smallest: weights of fewer positions stay dense. Below the default, products are as fast dense, and packing them
+            saves memory alone.
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.
@@ -112,7 +112,7 @@ def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
         own = {name: packed[path + name] for name in layer._parameters if path + name in packed}
         if own:
             stand_ins[id(layer)] = _PACKED[type(layer)](layer, own)
-    # What was copied before is not copied again: the stand-ins come in place of the layers, whose weights nobody copies.
+    # To deepcopy the layers are copied already, by their stand-ins: their dense weights are not copied.
     result: Module = stand_ins.get(id(module)) or copy.deepcopy(module, stand_ins)
     return result.eval().requires_grad_(False)
 
@@ -159,6 +159,6 @@ def _densities(module: nn.Module, smallest: int) -> str:
         return "there is no layer whose weights can be packed"
     return (
         f"{min(shares):.0%} to {max(shares):.0%} of each of {len(shares)} weights are not zero, and the largest has "
-        f"{max(map(Tensor.numel, weights.values())):,} positions; packed are those of at least 40 % zeros and {smallest:,} "
-        "positions (`smallest`)"
+        f"{max(map(Tensor.numel, weights.values())):,} positions; packed are those of at least 40 % zeros and "
+        f"{smallest:,} positions (`smallest`)"
     )

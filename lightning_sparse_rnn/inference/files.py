@@ -1,7 +1,7 @@
 """Packed modules as files, which are opened by memory map.
 
-A file is the eight bytes ``LSRNNPK1``, the length of the header as an unsigned little-endian integer of eight bytes, the
-header as JSON in UTF-8, and tensors, little-endian, each from a multiple of 64 bytes on:
+A file is the eight bytes ``LSRNNPK1``, the length of the header as an unsigned little-endian integer of eight bytes,
+the header as JSON in UTF-8, and tensors, little-endian, each from a multiple of 64 bytes on:
 
     {"format": "lightning_sparse_rnn.packed", "version": 1, "bytes": SIZE OF THE FILE, "about": {...},
      "packed": [{"names": [...], "shape": [rows, columns], "masks": PLACE, "values": PLACE, "scales": PLACE}, ...],
@@ -13,7 +13,6 @@ with PLACE = {"dtype": "float32", "shape": [...], "at": OFFSET}. ``packed`` are 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import mmap
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from lightning_sparse_rnn import models
 from lightning_sparse_rnn.inference.compression import replaced
 from lightning_sparse_rnn.inference.layers import PackedLayer
 from lightning_sparse_rnn.inference.packing import Packed
@@ -40,7 +40,6 @@ _DTYPES = {
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.uint8, torch.int16,
                   torch.int32, torch.int64, torch.bool)
 }  # fmt: skip
-_NETWORKS = "lightning_sparse_rnn.models"
 
 
 def save_packed(path: str | Path, module: nn.Module, network: Mapping[str, Any] | None = None) -> None:
@@ -108,9 +107,9 @@ def load_packed(path: str | Path, module: nn.Module | None = None) -> nn.Module:
     if module is None:
         module = _build(header["about"].get("network"), path)
     try:
-        packed = {
-            name: weight for entry in header["packed"] for weight in [reader.packed(entry)] for name in entry["names"]
-        }
+        packed: dict[str, Packed] = {}
+        for entry in header["packed"]:
+            packed.update(dict.fromkeys(entry["names"], reader.packed(entry)))
         rest = {name: reader.tensor(place) for name, place in header["tensors"].items()}
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(f"The packed weights in {path} are damaged: {error}") from error
@@ -140,24 +139,26 @@ def _build(network: Any, path: Path) -> nn.Module:
     if network is None:
         raise ValueError(f"Expected a file that names its network, got {path}. Give `load_packed` the module as well.")
     options = dict(network)
-    home, _, name = str(options.pop("_target_", "")).rpartition(".")
+    named = str(options.pop("_target_", ""))
     # Only classes of ours are called: a file may come from anywhere.
-    if home != _NETWORKS and not home.startswith(f"{_NETWORKS}."):
+    known = {f"{models.__name__}.{name}": getattr(models, name) for name in models.__all__ if name != "LanguageModel"}
+    if named not in known:
         raise ValueError(
-            f"Expected a network of {_NETWORKS}, got {home}.{name} in {path}. Build it yourself, and give it to "
+            f"Expected one of {', '.join(known)}, got {named!r} in {path}. Build it yourself, and give it to "
             "`load_packed` as the module."
         )
     try:
         with torch.device("meta"):
-            built = getattr(importlib.import_module(home), name)(**options)
-    except (ImportError, AttributeError, TypeError) as error:
+            built = known[named](**options)
+    except TypeError as error:
         raise ValueError(f"The network that {path} names cannot be built: {error}") from error
     assert isinstance(built, nn.Module)
     return built
 
 
 def _check_fits(module: nn.Module, packed: Mapping[str, Packed], rest: Mapping[str, Tensor], path: Path) -> None:
-    theirs = {name: tuple(part.shape) for name, part in {**packed, **rest}.items()}
+    theirs: dict[str, tuple[int, ...]] = {name: tuple(weight.shape) for name, weight in packed.items()}
+    theirs.update({name: tuple(tensor.shape) for name, tensor in rest.items()})
     ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     wrong = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     if wrong:

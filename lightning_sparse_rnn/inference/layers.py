@@ -36,8 +36,8 @@ class PackedLayer(nn.Module):
         for name, parameter in layer.named_parameters(recurse=False):
             if name not in packed:
                 self.register_parameter(name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
-        for name, parameter in layer._parameters.items():
-            if parameter is None:
+        for name, maybe in layer._parameters.items():
+            if maybe is None:
                 self.register_parameter(name, None)
         self.packed = nn.ModuleDict(packed)
         self.eval()
@@ -55,13 +55,13 @@ class PackedLayer(nn.Module):
         """
         if self.training:
             raise RuntimeError(
-                "Expected a module with packed weights in evaluation mode, got one in training mode. Call `.eval()`; to "
-                "train, take the module that was compressed."
+                "Expected a module with packed weights in evaluation mode, got one in training mode. Call `.eval()`; "
+                "to train, take the module that was compressed."
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
-                "Expected an input without gradients, since packed weights compute none, got one that requires them. Use "
-                "`torch.no_grad()` or `torch.inference_mode()`; for gradients take the module that was compressed."
+                "Expected an input without gradients, since packed weights compute none, got one that requires them. "
+                "Use `torch.no_grad()` or `torch.inference_mode()`; for gradients take the module that was compressed."
             )
         right = not x.is_floating_point() if integers else x.dtype == torch.float32
         if not right or x.device.type != "cpu":
@@ -78,8 +78,8 @@ class PackedLayer(nn.Module):
         packed = self.__dict__.get("_modules", {}).get("packed")
         if packed is not None and name in packed:
             raise AttributeError(
-                f"Expected the packed weight {name!r} to stay as it is. Change the module that was compressed, and call "
-                "`compress` again."
+                f"Expected the packed weight {name!r} to stay as it is. Change the module that was compressed, and "
+                "call `compress` again."
             )
         super().__setattr__(name, value)
 

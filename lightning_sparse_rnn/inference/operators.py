@@ -185,7 +185,7 @@ def packed_recurrence(
     mode: int,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the outputs of every step, (time, columns, features), and the last cell state, empty unless ``c`` is given.
+    """Return the outputs of all steps, (time, columns, features), and the last cell state, empty unless ``c`` is given.
 
     Args:
         inputs: the input's share of the gates, (time, columns, gates · features), with the biases that are added to it.

@@ -150,8 +150,8 @@ class Packed(nn.Module):
         moved = fn(torch.zeros(0))
         if moved.dtype != torch.float32 or moved.device.type != "cpu":
             raise RuntimeError(
-                f"Expected packed weights to stay on the CPU and take float32, got {moved.dtype} on {moved.device}. Move "
-                "the module that was compressed instead, or give `compress` the dtype of the values."
+                f"Expected packed weights to stay on the CPU and take float32, got {moved.dtype} on {moved.device}. "
+                "Move the module that was compressed instead, or give `compress` the dtype of the values."
             )
         return self  # bits and values are what they are, whatever the dtype of the rest
 

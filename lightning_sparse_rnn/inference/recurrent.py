@@ -63,7 +63,7 @@ def _step(mode: str, hidden: Weight, bias: Tensor | None, projection: Weight | N
 def _whole_sequence(
     mode: str, hidden: Packed, inputs: Tensor, state: State, bias_hh: Tensor | None, backwards: bool
 ) -> tuple[Tensor, State]:
-    """All steps at once, where all have as many columns: outputs, those of all steps one below the other, and the end."""
+    """All steps at once, where all have as many columns: the outputs, step below step, and the last state."""
     h, c = state if mode == "LSTM" else (state[0], None)
     outputs, cell = hidden.recurrence(inputs, h, c, bias_hh if mode == "GRU" else None, MODES[mode], backwards)
     last = outputs[0 if backwards else -1].clone()
@@ -79,7 +79,8 @@ class PackedRecurrent(PackedLayer):
     """`torch.nn.LSTM`, `GRU` or `RNN` with packed weights: layers, directions and projections as there."""
 
     options = (
-        "mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size"
+        "mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
+        "proj_size",
     )  # fmt: skip
     mode: str
     num_layers: int
@@ -127,7 +128,7 @@ class PackedRecurrent(PackedLayer):
         return PackedSequence(outputs, x.batch_sizes, x.sorted_indices, x.unsorted_indices), self._whole(ends)
 
     def _run(self, x: Tensor, sizes: list[int], begin: State) -> tuple[Tensor, State]:
-        """Outputs (rows, features) for ``x`` (rows, features), whose first ``sizes[0]`` rows are the first time step."""
+        """Outputs for ``x`` (rows, features), of which the first ``sizes[0]`` rows are the first step, and so on."""
         ends, at = [], 0
         for layer in range(self.num_layers):
             of_directions = []
