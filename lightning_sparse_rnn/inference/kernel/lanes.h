@@ -1,0 +1,198 @@
+// 16 numbers at once, by each set of instructions. The compiler's options say which one it is.
+//
+//   Lanes                          16 numbers
+//   load, store                    16 that stand together in memory
+//   multiply_add(v, x, sum)        v · x + sum for each of the 16
+//   multiply(a, b), add(a, b)
+//   expand(values, mask)           the next values at the set bits of the mask, 0 at the others; reads up to 16 values
+//   WIDEST                         of how many vectors the sums fit into registers
+//   GROUPS                         how many groups of 16 rows a tile has
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(PORTABLE)
+#elif defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 32")
+
+constexpr int LANES = 16;
+constexpr float NONE[LANES] = {};
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+INLINE float widen(float value) { return value; }
+INLINE float widen(int8_t value) { return value; }
+INLINE float widen(Bfloat16 value) {
+  uint32_t bits = uint32_t(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+#if defined(PORTABLE)
+
+constexpr int WIDEST = 4, GROUPS = 1;
+struct Lanes {
+  float at[LANES];
+};
+INLINE Lanes load(const float* from) {
+  Lanes result;
+  std::memcpy(result.at, from, sizeof result.at);
+  return result;
+}
+INLINE void store(float* to, const Lanes& v) { std::memcpy(to, v.at, sizeof v.at); }
+INLINE Lanes multiply_add(const Lanes& v, float x, Lanes sum) {
+  for (int i = 0; i < LANES; ++i) sum.at[i] += v.at[i] * x;
+  return sum;
+}
+INLINE Lanes multiply(Lanes a, const Lanes& b) {
+  for (int i = 0; i < LANES; ++i) a.at[i] *= b.at[i];
+  return a;
+}
+INLINE Lanes add(Lanes a, const Lanes& b) {
+  for (int i = 0; i < LANES; ++i) a.at[i] += b.at[i];
+  return a;
+}
+template <class T>
+INLINE Lanes expand(const T* values, uint32_t mask) {
+  Lanes result;
+  for (int i = 0; i < LANES; ++i) result.at[i] = (mask >> i & 1) ? widen(*values++) : 0.0f;
+  return result;
+}
+
+#elif defined(__AVX512F__)
+
+constexpr int WIDEST = 24, GROUPS = 2;
+using Lanes = __m512;
+INLINE Lanes load(const float* from) { return _mm512_loadu_ps(from); }
+INLINE void store(float* to, Lanes v) { _mm512_storeu_ps(to, v); }
+INLINE Lanes multiply_add(Lanes v, float x, Lanes sum) { return _mm512_fmadd_ps(v, _mm512_set1_ps(x), sum); }
+INLINE Lanes multiply(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+INLINE Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+INLINE Lanes expand(const float* values, uint32_t mask) {
+  return _mm512_maskz_expand_ps(__mmask16(mask), _mm512_loadu_ps(values));
+}
+INLINE Lanes expand(const Bfloat16* values, uint32_t mask) {
+  __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)));
+  return _mm512_maskz_expand_ps(__mmask16(mask), _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)));
+}
+INLINE Lanes expand(const int8_t* values, uint32_t mask) {
+  __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+  return _mm512_cvtepi32_ps(_mm512_maskz_expand_epi32(__mmask16(mask), wide));
+}
+
+#elif defined(__AVX2__)
+
+// AVX2 cannot expand: for each 8 bits there is a permutation, whose highest bits say what is kept.
+struct Permutations {
+  alignas(32) int32_t of[256][8];
+  constexpr Permutations() : of() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int i = 0, next = 0; i < 8; ++i) of[mask][i] = (mask >> i & 1) ? int32_t(0x80000000u | next++) : 0;
+  }
+};
+constexpr Permutations PERMUTATIONS;
+
+constexpr int WIDEST = 6, GROUPS = 1;
+struct Lanes {
+  __m256 low, high;
+};
+INLINE Lanes load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+INLINE void store(float* to, Lanes v) {
+  _mm256_storeu_ps(to, v.low);
+  _mm256_storeu_ps(to + 8, v.high);
+}
+INLINE Lanes multiply_add(Lanes v, float x, Lanes sum) {
+  __m256 all = _mm256_set1_ps(x);
+  return {_mm256_fmadd_ps(v.low, all, sum.low), _mm256_fmadd_ps(v.high, all, sum.high)};
+}
+INLINE Lanes multiply(Lanes a, Lanes b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+INLINE Lanes add(Lanes a, Lanes b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+INLINE __m256 eight(const float* values) { return _mm256_loadu_ps(values); }
+INLINE __m256 eight(const Bfloat16* values) {
+  __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE __m256 eight(const int8_t* values) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(values))));
+}
+INLINE __m256 permuted(__m256 values, uint32_t mask) {
+  __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(PERMUTATIONS.of[mask]));
+  return _mm256_blendv_ps(_mm256_setzero_ps(), _mm256_permutevar8x32_ps(values, order), _mm256_castsi256_ps(order));
+}
+template <class T>
+INLINE Lanes expand(const T* values, uint32_t mask) {
+  uint32_t low = mask & 0xff;
+  return {permuted(eight(values), low), permuted(eight(values + __builtin_popcount(low)), mask >> 8)};
+}
+
+#elif defined(__ARM_NEON)
+
+// A table lookup of bytes gives 0 where the index is beyond the table.
+struct Lookups {
+  alignas(16) uint8_t of[16][16];
+  constexpr Lookups() : of() {
+    for (int mask = 0; mask < 16; ++mask)
+      for (int i = 0, next = 0; i < 4; ++i) {
+        bool live = mask >> i & 1;
+        for (int byte = 0; byte < 4; ++byte) of[mask][4 * i + byte] = live ? uint8_t(4 * next + byte) : 255;
+        next += live;
+      }
+  }
+};
+constexpr Lookups LOOKUPS;
+
+constexpr int WIDEST = 4, GROUPS = 1;
+struct Lanes {
+  float32x4_t at[4];
+};
+INLINE Lanes load(const float* from) {
+  return {{vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), vld1q_f32(from + 12)}};
+}
+INLINE void store(float* to, const Lanes& v) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(to + 4 * i, v.at[i]);
+}
+INLINE Lanes multiply_add(const Lanes& v, float x, Lanes sum) {
+  for (int i = 0; i < 4; ++i) sum.at[i] = vfmaq_n_f32(sum.at[i], v.at[i], x);
+  return sum;
+}
+INLINE Lanes multiply(Lanes a, const Lanes& b) {
+  for (int i = 0; i < 4; ++i) a.at[i] = vmulq_f32(a.at[i], b.at[i]);
+  return a;
+}
+INLINE Lanes add(Lanes a, const Lanes& b) {
+  for (int i = 0; i < 4; ++i) a.at[i] = vaddq_f32(a.at[i], b.at[i]);
+  return a;
+}
+INLINE float32x4_t four(const float* values) { return vld1q_f32(values); }
+INLINE float32x4_t four(const Bfloat16* values) {
+  return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(values)), 16));
+}
+INLINE float32x4_t four(const int8_t* values) {
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vld1_s8(values)))));
+}
+template <class T>
+INLINE Lanes expand(const T* values, uint32_t mask) {
+  Lanes result;
+  for (int i = 0; i < 4; ++i) {
+    uint32_t part = mask >> (4 * i) & 15;
+    uint8x16_t bytes = vqtbl1q_u8(vreinterpretq_u8_f32(four(values)), vld1q_u8(LOOKUPS.of[part]));
+    result.at[i] = vreinterpretq_f32_u8(bytes);
+    values += __builtin_popcount(part);
+  }
+  return result;
+}
+
+#else
+#error "These instructions are not known: give -DPORTABLE."
+#endif
