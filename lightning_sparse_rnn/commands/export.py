@@ -14,7 +14,7 @@ from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.folder import BEST, EXPORTED
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
 from lightning_sparse_rnn.utilities.plain_values import plain
-from lightning_sparse_rnn.utilities.whole_files import write_json
+from lightning_sparse_rnn.utilities.whole_files import write_json, write_text
 
 __all__ = ["export", "main"]
 
@@ -30,10 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--trust", action="store_true", help="read objects other than tensors and plain values; they may run any code"
     )
+    parser.add_argument(
+        "--card",
+        action="store_true",
+        help="write a model card, README.md, beside the file: what was trained, how well, and how",
+    )
+    parser.add_argument("--twin", type=Path, help="for the card: the run of a dense network of as few weights")
+    parser.add_argument("--license", help="for the card: the licence of the weights, as in apache-2.0")
     given = parser.parse_args(arguments)
     output = given.output or given.run / EXPORTED
     with told_plainly("sparse-rnn-export"):
         dense, sparse = export(given.checkpoint or given.run / BEST, output, trusted=given.trust)
+        if given.card:
+            _write_card(given.run, output, given.twin, given.license)
     print(
         f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
     )
@@ -44,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def described_by(output: Path) -> Path:
     """The file beside an exported one that has the model's arguments and its vocabulary, as JSON."""
     return output.with_name(f"{output.name}.json")
+
+
+def _write_card(run: Path, output: Path, twin: Path | None, license: str | None) -> None:
+    # Here, since it reads configs and tables, which weights do not need.
+    from lightning_sparse_rnn.runs.model_card import CARD, model_card
+
+    path = output.parent / CARD
+    if path.exists() and not path.read_text(encoding="utf-8").startswith("---\n"):
+        raise ValueError(f"There is a {path} that is no model card. Write the weights to another folder with --output.")
+    write_text(path, model_card(run, output.name, twin=twin, license=license))
 
 
 def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:

@@ -1,0 +1,132 @@
+"""The model card of a run: a README.md with the metadata that model hubs read, made from what the run left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.flat_config import flat
+from lightning_sparse_rnn.runs.reading import Run, read_run
+
+__all__ = ["CARD", "model_card", "training_command"]
+
+#: The file's name, by which hubs find it.
+CARD = "README.md"
+# Which config of each group a run took says how its values came about; these say nothing of the model.
+_ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress")
+_PLAIN = re.compile(r"[\w./:-]+")
+
+
+def model_card(folder: Path, weights: str, *, twin: Path | None = None, license: str | None = None) -> str:
+    """Return the card of the run in ``folder`` as Markdown.
+
+    Args:
+        folder: a finished run of ``sparse-rnn-train``.
+        weights: the name of the file of its sparse weights.
+        twin: a finished run of a dense network of as few weights, to stand beside it.
+        license: the licence of the weights as hubs write it, such as ``"apache-2.0"``; not named if not given.
+
+    Raises:
+        ValueError: a run is not finished, or cannot be read.
+    """
+    run = _finished(folder)
+    assert run.results is not None
+    rows = [("this model", run.results)]
+    if twin is not None:
+        rows.append(("dense network of as few weights", _finished(twin).results or {}))
+    table = "\n".join(
+        f"| {name} | {r['live_weights']:,} of {r['total_weights']:,} | {r['val_ppl']:.2f} | {r['test_ppl']:.2f} |"
+        for name, r in rows
+    )
+    sparsity, method = run.results["sparsity"], run.settings.get("chosen.method", "selfish")
+    return f"""---
+{_metadata(run, license)}---
+
+# {run.settings.get("chosen.model", "language model")} on {run.corpus}, {sparsity:.1%} sparse
+
+A recurrent language model trained by the method `{method}` of the package `lightning-sparse-rnn`, which implements
+[Selfish Sparse RNN Training](https://arxiv.org/abs/2101.09048).
+
+| | live weights | validation perplexity | test perplexity |
+|---|---|---|---|
+{table}
+
+A unigram model of the same text has a test perplexity of {run.results["unigram_ppl"]:.2f}. Trained for
+{run.results["epochs"]} epochs from seed {run.seed}, with {_versions(run.results)}.
+
+## Use
+
+```python
+from lightning_sparse_rnn import load_sparse
+
+weights = load_sparse({weights!r})  # dense tensors by name
+```
+
+## Train it again
+
+```bash
+{training_command(run.settings)}
+```
+"""
+
+
+def training_command(settings: Mapping[str, Any]) -> str:
+    """Return the command that trains with these settings: the chosen groups, and what differs from their values."""
+    chosen = [f"{name[7:]}={value}" for name, value in settings.items() if name.startswith("chosen.") and value]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("train", chosen), resolve=False)
+    defaults = dict(flat(config))
+    changed = [
+        f"{'' if name in defaults else '+'}{name}={_written(value)}"
+        for name, value in settings.items()
+        if not name.startswith(_ELSEWHERE) and defaults.get(name, ...) != value and not _refers(defaults.get(name))
+    ]
+    return shlex.join(["sparse-rnn-train", *chosen, *changed])
+
+
+def _written(value: Any) -> str:
+    """Return a value as overrides are written."""
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
+
+
+def _refers(value: Any) -> bool:
+    """Whether a value of a config is made from others."""
+    return isinstance(value, str) and "${" in value
+
+
+def _finished(folder: Path) -> Run:
+    run = read_run(folder)
+    if run.results is None or not run.settings:
+        raise ValueError(f"Expected a finished run of sparse-rnn-train, got {folder}: {'; '.join(run.problems)}.")
+    return run
+
+
+def _versions(results: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in results.get("versions", {}).items())
+
+
+def _metadata(run: Run, license: str | None) -> str:
+    assert run.results is not None
+    results = {name: round(run.results[name], 2) for name in ("val_ppl", "test_ppl")}
+    lines = [
+        *([f"license: {license}"] if license else []),
+        "library_name: lightning-sparse-rnn",
+        "pipeline_tag: text-generation",
+        "tags: [sparse-training, recurrent-neural-network, language-modeling]",
+        "model-index:",
+        f"  - name: {json.dumps(run.folder.name)}",
+        "    results:",
+        "      - task: {type: text-generation}",
+        f"        dataset: {{name: {json.dumps(run.corpus)}, type: {json.dumps(run.corpus)}}}",
+        "        metrics:",
+        *(f"          - {{type: perplexity, name: {name}, value: {value}}}" for name, value in results.items()),
+    ]
+    return "".join(f"{line}\n" for line in lines)
