@@ -8,21 +8,25 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
+from lightning_sparse_rnn.optim.masked import trained_parameters
 from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.topology import SparseTopology
+from lightning_sparse_rnn.utilities.lookup import path_of
 
-__all__ = ["FitTopology", "Origin", "trained_parameters"]
+__all__ = ["FitTopology", "Origin", "saved_state"]
 
 
 class Origin(Enum):
@@ -34,11 +38,36 @@ class Origin(Enum):
 
 
 @dataclass
+class _Loading:
+    """A checkpoint that is being loaded: into which module, and whether its run goes on."""
+
+    module: weakref.ref[nn.Module]
+    resumes: bool
+
+
+@dataclass
 class _Saved:
     """A topology that waits for its fit: of this module, or of any if that is ``None``."""
 
     state: Mapping[str, Any]
     module: weakref.ref[nn.Module] | None = None
+
+
+def saved_state(path: str | Path, key: str) -> dict[str, Any]:
+    """Return the state of a callback in a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged or has no topology.
+    """
+    state: dict[str, Any] | None = load_checkpoint(path).get("callbacks", {}).get(key)
+    if not state:
+        raise ValueError(
+            f"Expected a checkpoint of a run with {key}, got {path}, which has no topology. Where that is because it "
+            "was written with `save_weights_only=True`, its non-zero weights are what is left of it: take them with "
+            "`allocation='nonzero'`."
+        )
+    return state
 
 
 class FitTopology:
@@ -55,12 +84,34 @@ class FitTopology:
         self.topology: SparseTopology | None = None
         self._made_with = options  # with what no optimizer trains left out
         self._saved: _Saved | None = None
+        self._loading: _Loading | None = None
         self._links: list[tuple[dict[str, Any], str, Any]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has the topology as saved, for the module it is to train.
         saved = self.state_dict()
-        return {**vars(self), "topology": None, "_saved": saved and _Saved(saved), "_links": []}
+        return {**vars(self), "topology": None, "_saved": saved and _Saved(saved), "_loading": None, "_links": []}
+
+    @property
+    def made(self) -> SparseTopology:
+        """The topology.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if self.topology is None:
+            raise RuntimeError(
+                "The topology is made when a fit starts, in the process that trains: call `trainer.fit` first. A "
+                "strategy that spawns processes leaves it in those; their checkpoints have it."
+            )
+        return self.topology
+
+    @property
+    def reached(self) -> bool:
+        """Whether the weights are as sparse as they are to be."""
+        if self.initial_sparsity is None:
+            return not self.made.awaits_gradients
+        return self.made.live_weights <= round((1.0 - self.options.sparsity) * self.made.total_weights)
 
     def state_dict(self) -> Mapping[str, Any] | None:
         """Return what there is to save, if there is a topology."""
@@ -68,14 +119,34 @@ class FitTopology:
             return self._saved.state
         return None if self.topology is None else self.topology.state_dict()
 
-    def load(self, state: Mapping[str, Any], module: nn.Module | None = None) -> None:
-        """Take over a saved topology when the next fit begins, or at once by :meth:`rewind`.
+    def expect(self, module: nn.Module, resumes: bool) -> None:
+        """Take note that a checkpoint is being loaded into ``module``, to go on with its run or to look at it."""
+        self._loading = _Loading(weakref.ref(module), resumes)
 
-        Args:
-            state: the saved one.
-            module: the one it came with, where that is known; a fit of another does not take it.
-        """
-        self._saved = _Saved(state, None if module is None else weakref.ref(module))
+    def load(self, state: Mapping[str, Any]) -> bool:
+        """Take over a saved topology when the next fit of its module begins, and return whether its run goes on."""
+        self._saved = _Saved(state, None if self._loading is None else self._loading.module)
+        return self._loading is not None and self._loading.resumes
+
+    def forget_loading(self) -> None:
+        """Take note that what was loaded is not gone on with any more."""
+        self._loading = None
+
+    def made_with(self) -> dict[str, Any]:
+        """Return the options that a saved topology keeps, as plain values."""
+        first = self.initial_sparsity
+        sparsity = self.options.sparsity if first is None else first
+        return {"sparsity": sparsity, "allocation": path_of(self.options.allocation)}
+
+    def warn_of_other(self, made_with: Mapping[str, Any]) -> None:
+        """Warn of options of ours that a saved topology was not made with."""
+        for name, here in self.made_with().items():
+            there = made_with[name]
+            if there != here:
+                rank_zero_warn(
+                    f"The checkpoint's topology was made with {name}={there!r} and is kept as it is: {name}={here!r} "
+                    "of this SelfishSparseCallback has no effect."
+                )
 
     def rewind(self) -> None:
         """Take over what was loaded since the fit began: the learning rate finder winds it back to its start."""
@@ -83,24 +154,37 @@ class FitTopology:
             self.topology.load_state_dict(self._saved.state)
         self._saved = None
 
-    def begin(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> Origin:
-        """Make the topology of a fit, or take the one there is, and mask the module with it."""
+    def begin(self, module: nn.Module, optimizers: Sequence[Optimizer], unstepped: bool) -> bool:
+        """Make the topology of a fit, or take the one there is, and mask the module with it.
+
+        Args:
+            module: the one that is fitted.
+            optimizers: those that train it.
+            unstepped: whether the Trainer has not taken a step yet.
+
+        Returns:
+            Whether this begins a run, and does not go on with one.
+        """
+        resumes = self._loading is not None and self._loading.resumes
+        self._loading = None
+        origin = self._choose(module, optimizers)
+        self._links = _links(module, self.made.parameters)
+        return origin is Origin.NEW or (unstepped and not resumes)
+
+    def _choose(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> Origin:
         self._made_with = self._without_untrained(module, optimizers)
         saved, self._saved = self._saved, None
         if saved is not None and (saved.module is None or saved.module() is module):
             self.topology = SparseTopology.from_options(
                 module, self._made_with, state=saved.state, initial_sparsity=self.initial_sparsity
             )
-            origin = Origin.SAVED
-        elif self.topology is not None and _is_of(self.topology.parameters, module):
+            return Origin.SAVED
+        if self.topology is not None and _is_of(self.topology.parameters, module):
             self.topology.apply_masks()
             self._name_what_stays_dense(module)
-            origin = Origin.KEPT
-        else:
-            self.topology = self._new(module)
-            origin = Origin.NEW
-        self._links = _links(module, self.topology.parameters)
-        return origin
+            return Origin.KEPT
+        self.topology = self._new(module)
+        return Origin.NEW
 
     def follow(self, module: nn.Module) -> bool:
         """Take over parameters that were replaced in mid-run, and return whether there were any.
@@ -165,18 +249,12 @@ class FitTopology:
         return replace(self.options, exclude=[*patterns, *(glob.escape(name) for name in untrained)])
 
     def _name_what_stays_dense(self, module: nn.Module) -> None:
-        assert self.topology is not None
         parameters = sparsifiable_parameters(module, self._made_with.include, self._made_with.exclude)
-        if new := [name for name in parameters if name not in self.topology.parameters]:
+        if new := [name for name in parameters if name not in self.made.parameters]:
             rank_zero_warn(
                 f"{', '.join(new)} could not be sparse when the topology was made and stay dense. To make them "
                 "sparse too, train with a new SelfishSparseCallback."
             )
-
-
-def trained_parameters(optimizers: Sequence[Optimizer]) -> set[Tensor]:
-    """Return the parameters that an optimizer steps, whether or not they require gradients at the moment."""
-    return {p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
 
 
 def _is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
@@ -187,7 +265,7 @@ def _is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
 
 def _links(module: nn.Module, names: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, Any]]:
     """Return every step of the paths to these parameters: the dict it is in, its key, and what is there now."""
-    links = {}
+    links: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
     for name, parameter in names.items():
         *path, last = name.split(".")
         here = module

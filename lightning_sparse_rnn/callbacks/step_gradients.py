@@ -62,7 +62,9 @@ class StepGradients:
                 f"have none in it: {', '.join(missing)}. Leave them dense with `exclude`, or take rules that look at "
                 "weights alone, as growth='random' does."
             )
-        found = {parameter: parameter.grad for parameter in own.values() if parameter.grad is not None}
+        found: dict[Tensor, Tensor] = {
+            parameter: parameter.grad for parameter in own.values() if parameter.grad is not None
+        }
         if sparse := [name for name, parameter in own.items() if found[parameter].is_sparse]:
             raise MisconfigurationException(
                 "The rules of this sparse training look at the gradient of every weight, inactive ones too, and these "

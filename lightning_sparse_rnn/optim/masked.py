@@ -18,9 +18,14 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.optim.memory import check_memory, forget
 
-__all__ = ["MaskedSteps", "forget", "hand_over"]
+__all__ = ["MaskedSteps", "forget", "hand_over", "trained_parameters"]
 
 _Stamp = tuple[int, int]
+
+
+def trained_parameters(optimizers: Iterable[Optimizer]) -> set[Tensor]:
+    """Return the parameters that optimizers step, whether or not they require gradients at the moment."""
+    return {p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
 
 
 def hand_over(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:

@@ -40,8 +40,8 @@ class UpdateClock:
     Args:
         rate: the rate over training.
         ramp: the sparsity over training. ``None``: the density stays as it is.
-        every_n_epochs, every_n_steps: how often, at least 1. ``every_n_steps`` goes before the other; without both there
-            is no update.
+        every_n_epochs, every_n_steps: how often, at least 1. ``every_n_steps`` goes before the other; without both
+            there is no update.
 
     Raises:
         ValueError: a number is out of range, or the sparsity is to change without any update.
@@ -70,7 +70,8 @@ class UpdateClock:
                 raise ValueError(f"Expected `{name}` to be a whole number of at least 1 or None, got {every}.")
         if ramp is not None and every_n_epochs is None and every_n_steps is None:
             raise ValueError(
-                "`initial_sparsity` goes to `sparsity` by updates, and with `update_every_n_epochs=None` there are none."
+                "`initial_sparsity` goes to `sparsity` by updates, and with `update_every_n_epochs=None` there are "
+                "none."
             )
         self.schedule = rate
         self.ramp = ramp
