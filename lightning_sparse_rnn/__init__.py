@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
+    from lightning_sparse_rnn.callbacks.checkpoint import SparseModelCheckpoint
     from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
     from lightning_sparse_rnn.optim.sntasgd import SNTASGD
     from lightning_sparse_rnn.sparsity.sparse_files import load_sparse, save_sparse
     from lightning_sparse_rnn.sparsity.topology import SparseTopology
 
-__all__ = ["SNTASGD", "NonMonotonicAveraging", "SelfishSparseCallback", "SparseTopology", "load_sparse", "save_sparse"]
+__all__ = [
+    "SNTASGD",
+    "NonMonotonicAveraging",
+    "SelfishSparseCallback",
+    "SparseModelCheckpoint",
+    "SparseTopology",
+    "load_sparse",
+    "save_sparse",
+]
 
 __version__ = "0.1.0"
 
@@ -24,6 +33,7 @@ _HOMES = {
     "NonMonotonicAveraging": "callbacks.averaging",
     "SNTASGD": "optim.sntasgd",
     "SelfishSparseCallback": "callbacks.selfish_sparse",
+    "SparseModelCheckpoint": "callbacks.checkpoint",
     "SparseTopology": "sparsity.topology",
     "load_sparse": "sparsity.sparse_files",
     "save_sparse": "sparsity.sparse_files",

@@ -13,8 +13,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.callbacks.compatibility import refuse_unsupported
-from lightning_sparse_rnn.callbacks.exact_resume import ResumesExactly
+from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume, load_unrounded
 from lightning_sparse_rnn.optim.sntasgd import SNTASGD
 
 __all__ = ["NonMonotonicAveraging"]
@@ -22,7 +23,7 @@ __all__ = ["NonMonotonicAveraging"]
 _KEY = "lightning_sparse_rnn.training_weights"
 
 
-class NonMonotonicAveraging(ResumesExactly):
+class NonMonotonicAveraging(Callback):
     """Feeds the trigger of every :class:`SNTASGD` of the run, and lets validation, tests and checkpoints see ŵ.
 
     After each validation ``monitor`` goes to the optimizers' trigger. Once averaging runs, validation sees the averaged
@@ -119,6 +120,7 @@ class NonMonotonicAveraging(ResumesExactly):
             self._restarted = max(over, default=0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        bring_exact_resume(trainer)
         if stage != "fit":
             return
         refuse_unsupported(self, trainer)
@@ -126,11 +128,9 @@ class NonMonotonicAveraging(ResumesExactly):
         self._handle = pl_module.register_state_dict_post_hook(_AveragedStateDict(trainer, pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().teardown(trainer, pl_module, stage)
         self._remove_hook()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
         if not list(_optimizers(trainer)):
             found = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers) or "none"
             raise MisconfigurationException(
@@ -140,7 +140,6 @@ class NonMonotonicAveraging(ResumesExactly):
         self._restarts(trainer)  # raises before time is lost
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
             self._began_epoch, self._validates_averages = None, False  # a new fit has new optimizers
         if trainer.current_epoch == 0:
@@ -155,7 +154,6 @@ class NonMonotonicAveraging(ResumesExactly):
         self._restart_if_due(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         # Also due here when a resumed run begins in an epoch whose start it skips.
         self._restart_if_due(trainer)
 
@@ -198,7 +196,6 @@ class NonMonotonicAveraging(ResumesExactly):
                     f"Epoch {trainer.current_epoch}: {self.monitor} {metric:.4f} is worse than the best of all but the "
                     "last validations. Averaging begins."
                 )
-        super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._show_training_weights(trainer)
@@ -211,7 +208,6 @@ class NonMonotonicAveraging(ResumesExactly):
         self.on_train_end(trainer, pl_module)  # which Lightning leaves out when it resumes a run that was at its end
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         checkpoint[_KEY] = {
             name: optimizer.training(parameter, copy=False)
             for name, optimizer, parameter in _averaged(trainer, pl_module, remove_duplicate=True)
@@ -222,7 +218,7 @@ class NonMonotonicAveraging(ResumesExactly):
                 checkpoint["state_dict"][name] = average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        load_unrounded(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit":
             return
         parameters = dict(pl_module.named_parameters())

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.utilities.trainer_state import (
     ancestors,
     batch_is_broken_off,
@@ -20,13 +21,36 @@ from lightning_sparse_rnn.utilities.trainer_state import (
     validation_follows,
 )
 
-__all__ = ["ResumesExactly"]
+__all__ = ["ExactResume", "bring_exact_resume", "load_unrounded"]
 
 _KEY = "lightning_sparse_rnn.resume"
 
 
-class ResumesExactly(Callback):
+def bring_exact_resume(trainer: Trainer) -> None:
+    """Give a Trainer an :class:`ExactResume`, or move the one it has; for the ``setup`` of callbacks that rely on it.
+
+    It goes right behind the last of our callbacks. A validation has ended when they have seen its end, and not before:
+    one that is broken off while they do is made again. And it goes before those that save, which Lightning puts last:
+    they save what it has noted.
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if isinstance(callback, ExactResume)] or [ExactResume()]
+    others = [callback for callback in callbacks if not isinstance(callback, ExactResume)]
+    behind = max((index + 1 for index, callback in enumerate(others) if isinstance(callback, Callback)), default=0)
+    trainer.callbacks = [*others[:behind], found[0], *others[behind:]]  # type: ignore[attr-defined]
+
+
+def load_unrounded(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Load the weights again for a run in float64: Lightning loads them before it turns the module to it."""
+    if "DoublePrecision" in ancestors(trainer.precision_plugin) and module.dtype != torch.float64:
+        trainer.precision_plugin.convert_module(module)
+        trainer.strategy.load_model_state_dict(checkpoint, strict=module.strict_loading)
+
+
+class ExactResume(Callback):
     """Lets training go on from any checkpoint as if it had not been interrupted.
+
+    Our other callbacks bring it along; a Trainer has one.
 
     Checkpoints hold torch's random state, so that dropout and shuffling draw what they would have drawn. One written
     inside a batch or a validation, which an exception causes, holds the state from before it, since a resumed run does
@@ -45,10 +69,6 @@ class ResumesExactly(Callback):
     _metrics: Mapping[str, Tensor] = MappingProxyType({})
     _to_restore: dict[str, Tensor] | None = None
     _saved_between_epochs = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy does not drag along the module, whose logging methods Lightning attaches to its callbacks.
-        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._before_batch, self._after_batch = _random_state(trainer), None
@@ -85,7 +105,7 @@ class ResumesExactly(Callback):
         _renew_cudnn_dropout(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        _load_unrounded(trainer, pl_module, checkpoint)
+        load_unrounded(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit" or _KEY not in checkpoint:
             return
         saved, loops = checkpoint[_KEY], checkpoint["loops"]["fit_loop"]
@@ -99,7 +119,7 @@ class ResumesExactly(Callback):
         lost = list(saved["lost"])
         if saved["validation_is_due"] and checkpoint["global_step"] == trainer.max_steps:
             lost.append("the validation after the last step is not made; `trainer.validate` makes it")
-        if lost and self._speaks(trainer):
+        if lost:
             rank_zero_warn(
                 f"This checkpoint was written where training cannot go on exactly: {'; '.join(lost)}. Where that "
                 "matters, resume from one written right after an optimizer step or at the end of an epoch."
@@ -119,7 +139,7 @@ class ResumesExactly(Callback):
         device = trainer.strategy.root_device
         trainer.callback_metrics.update({name: value.to(device) for name, value in self._metrics.items()})
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
-        if self._resumed and plateau and self._speaks(trainer):
+        if self._resumed and plateau:
             rank_zero_warn(
                 "Lightning leaves out an update of ReduceLROnPlateau when it goes on from a checkpoint: the learning "
                 "rate may fall later than in an uninterrupted run. Where that matters, use a scheduler without metric."
@@ -130,23 +150,11 @@ class ResumesExactly(Callback):
         # A fit that never started, as after the learning rate finder, leaves nothing to the next.
         self._to_restore, self._metrics = None, {}
 
-    def _speaks(self, trainer: Trainer) -> bool:
-        """Whether to warn: where a Trainer has several callbacks of this kind, the first one does."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        return next(callback for callback in callbacks if isinstance(callback, ResumesExactly)) is self
-
     def _restore(self, trainer: Trainer, keep: bool = False) -> None:
         if self._to_restore is not None:
             _set_random_state(trainer, self._to_restore)
         if not keep:
             self._to_restore = None
-
-
-def _load_unrounded(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Load the weights again for a run in float64: Lightning loads them before it turns the module to it."""
-    if "DoublePrecision" in ancestors(trainer.precision_plugin) and module.dtype != torch.float64:
-        trainer.precision_plugin.convert_module(module)
-        trainer.strategy.load_model_state_dict(checkpoint, strict=module.strict_loading)
 
 
 def _random_state(trainer: Trainer) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.data.tokens import TOKENS
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
+from lightning_sparse_rnn.utilities.trainer_state import next_batch
 
 __all__ = ["TextDataModule"]
 
@@ -228,16 +229,7 @@ class TextDataModule(pl.LightningDataModule):
     def _position(self) -> tuple[int, int]:
         """The epoch and the batch in it that the trainer processes next."""
         assert self.trainer is not None
-        loop = self.trainer.fit_loop
-        progress: Any = loop.epoch_progress.current  # Lightning types it without `started` and `processed`
-        batches: Any = loop.epoch_loop.batch_progress
-        # Resuming from the end of an epoch, Lightning sets `completed` to `processed` only after it has
-        # begun to read; with `max_steps` it leaves `completed` as it is and counts that epoch's end again.
-        epoch = progress.processed if self.trainer.max_steps == -1 else progress.completed
-        if progress.started == epoch:  # between two epochs: the count of batches is still that of the last one
-            return epoch, 0
-        over = batches.is_last_batch and batches.current.processed == batches.current.ready
-        return (epoch + 1, 0) if over else (epoch, batches.current.processed)
+        return next_batch(self.trainer)
 
 
 def _warn_of_unknown(corpus: Corpus) -> None:

@@ -23,6 +23,7 @@ from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
+from lightning_sparse_rnn.utilities.trainer_state import batch_runs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -309,9 +310,8 @@ class LanguageModel(pl.LightningModule):
     # Resuming in the middle of an epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         # A batch that an exception broke off is trained on again after resuming: keep what it started from.
-        carried = self._before if progress.started > progress.processed else self._after
+        carried = self._before if batch_runs(self.trainer) else self._after
         if carried is not None:
             # Every rank calls this hook, and one of them writes the file.
             parts = (map_state(torch.clone, carried.state), carried.total, carried.tokens)

@@ -1,38 +1,198 @@
-"""Masks for optimizers that know nothing of them."""
+"""How any optimizer is masked: one that is told of masks, one that knows nothing of them, and one inside another.
+
+An optimizer with a method ``set_masks(masks, born)``, as :class:`~lightning_sparse_rnn.SNTASGD` has it, is told of the
+masks and keeps inactive weights at zero itself. All others have their weights masked after each step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Masking", "forget"]
+from lightning_sparse_rnn.optim.memory import check_memory, forget
+
+__all__ = ["MaskedSteps", "forget", "hand_over", "trained_parameters"]
+
+_Stamp = tuple[int, int]
 
 
-class Masking:
-    """After each step of an optimizer that knows nothing of masks, sets its inactive weights to zero."""
+def trained_parameters(optimizers: Iterable[Optimizer]) -> set[Tensor]:
+    """Return the parameters that optimizers step, whether or not they require gradients at the moment."""
+    return {p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
 
-    def __init__(self, parameters: Sequence[nn.Parameter], masks: Sequence[Tensor]) -> None:
-        self._parameters: list[Tensor] = list(parameters)
-        self._masks = list(masks)
+
+def hand_over(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
+    """Tell an optimizer of masks that have changed, or let it forget what died and what was born.
+
+    Args:
+        optimizer: any; one without sparse parameters is passed over.
+        masks: for each sparse parameter, 1 where live and 0 elsewhere.
+        born: for each parameter, a boolean tensor of what has just been regrown.
+    """
+    if not any(parameter in masks for group in optimizer.param_groups for parameter in group["params"]):
+        return
+    if _is_told(optimizer):
+        optimizer.set_masks(masks, born)  # type: ignore[attr-defined]
+    else:
+        forget(optimizer, masks, born)
+
+
+class MaskedSteps:
+    """Keeps inactive weights at zero after every step of every optimizer, from :meth:`attach` to :meth:`detach`.
+
+    torch tells it of each step that any optimizer of this process takes. Those of optimizers that hold none of the
+    parameters are passed over; all others are masked, also the ones that are made in mid-run, that other optimizers
+    hold inside, and whose ``step`` nobody else sees. What changes weights in any other way is found by
+    :meth:`enforce`, which is called between steps.
+
+    Args:
+        masks: for each sparse parameter its mask, in its dtype and on its device.
+        lead: the parameter whose optimizer's steps are counted, where there are several.
+        before_step: called with an optimizer that is about to step with the gradients there are (not with a closure
+            that makes new ones).
+        after_step: called with the optimizer and whether its step counts; a step inside another's does not.
+        forgets: whether optimizers will have to forget weights: one that could not is refused after its first step.
+    """
+
+    def __init__(
+        self,
+        masks: Mapping[Tensor, Tensor],
+        lead: Tensor,
+        *,
+        before_step: Callable[[Optimizer], None],
+        after_step: Callable[[Optimizer, bool], None],
+        forgets: bool = True,
+    ) -> None:
+        self._masks = dict(masks)
+        self._lead = lead
+        self._before_step, self._after_step = before_step, after_step
+        self._forgets = forgets
+        self._own: WeakKeyDictionary[Optimizer, tuple[int, list[Tensor]]] = WeakKeyDictionary()
+        self._checked: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+        self._running: list[Optimizer] = []  # optimizers in the middle of a step, the outermost first
+        self._stamps: dict[Tensor, _Stamp] = {}
+        self._masked: set[Tensor] = set()  # what has been masked by a step since `enforce`
+        self._stepped: set[Tensor] = set()  # what had a gradient in a step since `take_stepped`
+        self._at_start = _stamp(lead)
+        self._follows = False  # whether a step of the lead's optimizer has ever been seen
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:
+        """Begin, with optimizers that are known already."""
+        self.detach()
+        for optimizer in optimizers:
+            self.parameters_of(optimizer)
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
+
+    def detach(self) -> None:
+        """End: weights are no longer masked."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """All optimizers with sparse parameters that have been seen, those inside others among them."""
+        return [optimizer for optimizer, (_, own) in self._own.items() if own]
+
+    def hand_over(self, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
+        """Tell every optimizer that has been seen of new masks, and mask with them from now on."""
+        self._masks = dict(masks)
+        for optimizer in self.optimizers:
+            hand_over(optimizer, masks, born)
+
+    def take_stepped(self) -> set[Tensor]:
+        """Return the parameters that a step has changed since this was asked last."""
+        stepped, self._stepped = self._stepped, set()
+        return stepped
+
+    def begin_batch(self) -> None:
+        """Mask what has been changed between two batches."""
+        self._running.clear()
+        self.enforce()
+        self._masked.clear()
+        self._at_start = _stamp(self._lead)
+
+    def end_batch(self) -> bool:
+        """Mask what has been changed in a batch.
+
+        Returns:
+            Whether the lead has been written to, and no step of its optimizer has been seen in this batch or before:
+            weights change in a way that torch does not tell of.
+        """
+        unseen = not self._follows and self._at_start != _stamp(self._lead)
+        # Not every change leaves a trace in a parameter's version: what no step has masked is masked in any case.
+        self._mask(p for p in self._masks if p not in self._masked or self._stamps.get(p) != _stamp(p))
+        return unseen
+
+    def enforce(self) -> None:
+        """Mask every parameter that has been written to since it was masked."""
+        self._mask(parameter for parameter in self._masks if self._stamps.get(parameter) != _stamp(parameter))
 
     @torch.no_grad()
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        torch._foreach_mul_(self._parameters, self._masks)
+    def _mask(self, parameters: Iterable[Tensor]) -> None:
+        written = list(parameters)
+        if written:
+            torch._foreach_mul_(written, [self._masks[parameter] for parameter in written])
+            self._take_down(written)
+
+    def _take_down(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            self._stamps[parameter] = _stamp(parameter)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self.parameters_of(optimizer):
+            return
+        self._running.append(optimizer)
+        if kwargs.get("closure") is None and not any(callable(argument) for argument in args[1:]):
+            self._before_step(optimizer)
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        own = self.parameters_of(optimizer)
+        if not own:
+            return
+        if optimizer in self._running:
+            del self._running[self._running.index(optimizer) :]
+        if _is_told(optimizer):
+            self._take_down(own)
+        else:
+            self._mask(own)
+        self._masked.update(own)
+        self._stepped.update(parameter for parameter in own if parameter.grad is not None)
+        if self._forgets and optimizer not in self._checked:
+            check_memory(optimizer, self._masks)
+            self._checked[optimizer] = True
+        if not self._running:
+            counts = any(parameter is self._lead for parameter in own)
+            self._follows = self._follows or counts
+            self._after_step(optimizer, counts)
+
+    def parameters_of(self, optimizer: Optimizer) -> list[Tensor]:
+        """Return the sparse parameters that an optimizer holds, and tell it of the masks if it is new here."""
+        size = sum(len(group["params"]) for group in optimizer.param_groups)
+        known = self._own.get(optimizer)
+        if known is not None and known[0] == size:
+            return known[1]
+        own = [p for group in optimizer.param_groups for p in group["params"] if p in self._masks]
+        self._own[optimizer] = (size, own)
+        if own and _is_told(optimizer):
+            optimizer.set_masks(self._masks)  # type: ignore[attr-defined]
+        return own
 
 
-def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[Tensor, Tensor]) -> None:
-    """Zero what an optimizer remembers, element by element, of weights that are not live or have just been born.
+def _is_told(optimizer: Optimizer) -> bool:
+    return callable(getattr(optimizer, "set_masks", None))
 
-    A parameter that is not in ``born`` has no weights that were.
-    """
-    for parameter, state in optimizer.state.items():
-        if parameter in masks:
-            for value in state.values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.mul_(masks[parameter])
-                    if parameter in born:
-                        value.masked_fill_(born[parameter], 0)
+
+def _stamp(parameter: Tensor) -> _Stamp:
+    """Return what is another after a parameter has been written to, unless that was through its ``data``."""
+    return parameter._version, parameter.data_ptr()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-__all__ = ["TopologyUpdate"]
+if TYPE_CHECKING:
+    from lightning_sparse_rnn.sparsity.topology import SparseTopology
+
+__all__ = ["TopologyUpdate", "record"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,25 @@ class TopologyUpdate:
 
 def _total(counts: Mapping[str, Mapping[str, int]]) -> int:
     return sum(count for gates in counts.values() for count in gates.values())
+
+
+def record(topology: SparseTopology, epoch: int, step: int, update: TopologyUpdate | None = None) -> dict[str, Any]:
+    """Return what is kept of an update, or of the topology that a run begins with: plain values.
+
+    Args:
+        topology: as it is afterwards.
+        epoch: the one that the update comes before.
+        step: optimizer steps so far.
+        update: ``None`` for the beginning.
+    """
+    nothing = {name: dict.fromkeys(gates, 0) for name, gates in topology.gate_sizes.items()}
+    return {
+        "update": 0 if update is None else update.number,
+        "epoch": epoch,
+        "step": step,
+        "rate": 0.0 if update is None else update.rate,
+        "live": topology.live_per_gate() if update is None else update.live,
+        "explored": topology.explored_per_gate(),
+        "pruned": nothing if update is None else update.pruned,
+        "regrown": nothing if update is None else update.regrown,
+    }

@@ -56,7 +56,7 @@ def test_a_run_without_an_update_says_so(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_options_may_be_numpys_numbers_and_stay_out_of_checkpoints(tmp_path: Path) -> None:
     values = np.linspace(0.5, 0.9, 5, dtype=np.float32)
-    sparse = SelfishSparseCallback(values[2], initial_sparsity=values[0], prune_rate=values[1])
+    sparse = SelfishSparseCallback(values[2], initial_sparsity=values[0], prune_rate=values[1], sparsity_reached_at=0.4)
     trainer = fit(tmp_path, net("sgd"), sparse, max_epochs=2)
     trainer.save_checkpoint(tmp_path / "file.ckpt")
     assert torch.load(tmp_path / "file.ckpt", weights_only=True)["global_step"] == 10

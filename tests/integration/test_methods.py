@@ -179,12 +179,35 @@ class TwoOptimizers(Net):
             optimizer.step()
 
 
+def test_each_optimizer_gives_the_gradients_of_its_own_step(tmp_path: Path) -> None:
+    sparse = SelfishSparseCallback(0.5, growth="gradient")
+    watch = Watch(sparse)
+    fit(tmp_path, TwoOptimizers(), watch, sparse, max_epochs=3)
+    assert [update["step"] for update in sparse.updates] == [0, 6, 11]  # the second steps after the first has
+    assert all(sum(gates.values()) for gates in sparse.updates[1]["regrown"].values())
+    assert watch.batches == 15
+
+
 def test_parameters_without_a_gradient_at_that_step_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"have none in it: linear\.weight\. Leave them dense"):
-        fit(tmp_path, TwoOptimizers(), SelfishSparseCallback(0.5, growth="gradient"), max_epochs=2)
-    sparse = SelfishSparseCallback(0.5, growth="gradient", exclude="linear.*")
-    fit(tmp_path, TwoOptimizers(), sparse, max_epochs=2)
+    def module() -> Net:
+        made = net("sgd")
+        made.unused = nn.Linear(3, 3)
+        return made
+
+    with pytest.raises(MisconfigurationException, match=r"have none in it: unused\.weight\. Leave them dense"):
+        fit(tmp_path, module(), SelfishSparseCallback(0.5, growth="gradient"), max_epochs=2)
+    sparse = SelfishSparseCallback(0.5, growth="gradient", exclude="unused.*")
+    fit(tmp_path, module(), sparse, max_epochs=2)
     assert len(sparse.updates) == 2
+
+
+def test_parameters_whose_optimizer_never_steps_are_named_when_the_next_update_is_due(tmp_path: Path) -> None:
+    class OnlyOne(TwoOptimizers):
+        def optimizers(self, *_: Any) -> Any:
+            return super().optimizers()[:1]
+
+    with pytest.raises(MisconfigurationException, match=r"took no step with one .*: linear\.weight\. Leave them"):
+        fit(tmp_path, OnlyOne(), SelfishSparseCallback(0.5, growth="gradient"), max_epochs=3)
 
 
 def test_momenta_are_the_mean_of_the_gradients_of_all_steps(tmp_path: Path) -> None:

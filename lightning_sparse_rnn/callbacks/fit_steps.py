@@ -1,0 +1,120 @@
+"""What the optimizers of a fit do to the sparse parameters: steps to count, gradients to look at, masks to apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytorch_lightning import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_sparse_rnn.callbacks.compatibility import refuse_optimizer
+from lightning_sparse_rnn.callbacks.step_gradients import StepGradients
+from lightning_sparse_rnn.optim.masked import MaskedSteps, trained_parameters
+from lightning_sparse_rnn.sparsity import SparseTopology
+
+__all__ = ["FitSteps", "NoSteps"]
+
+
+class FitSteps:
+    """Follows the optimizers of one fit, from when it is made to :meth:`end`.
+
+    Args:
+        trainer: the one that fits.
+        topology: its parameters are masked.
+        count: called for each optimizer step; of several optimizers for those of the first that has sparse parameters.
+        before_step: called with an optimizer whose gradients are there, before it steps with them.
+        forgets: whether the topology changes, so that optimizers have to forget weights.
+
+    Raises:
+        MisconfigurationException: sparse training does not go with one of the optimizers.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        topology: SparseTopology,
+        count: Callable[[], None],
+        before_step: Callable[[Trainer, Optimizer], None],
+        *,
+        forgets: bool,
+    ) -> None:
+        for optimizer in trainer.optimizers:
+            refuse_optimizer(optimizer)
+        masks = topology.masks
+        own = [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
+        self._trainer, self._topology, self._count = trainer, topology, count
+        self._gradients = StepGradients()
+        self._global_step = trainer.global_step
+        self._masked = MaskedSteps(
+            masks,
+            lead=next((parameter for parameter in own if parameter in masks), next(iter(masks))),
+            before_step=lambda optimizer: before_step(trainer, optimizer),
+            after_step=self._after_step,
+            forgets=forgets,
+        )
+        self._masked.attach(trainer.optimizers)
+
+    def end(self) -> None:
+        """Let the optimizers go."""
+        self._masked.detach()
+
+    def begin_batch(self) -> None:
+        """Mask what was changed since the last batch."""
+        self._global_step = self._trainer.global_step
+        self._masked.begin_batch()
+
+    def end_batch(self) -> None:
+        """Mask what was changed in this batch, and count the step that torch did not tell of."""
+        by_hand = not self._trainer.lightning_module.automatic_optimization
+        if self._masked.end_batch() and (by_hand or self._trainer.global_step > self._global_step):
+            self._count()
+
+    def enforce(self) -> None:
+        """Mask what was changed since it was masked."""
+        self._masked.enforce()
+
+    def hand_over(self, born: Mapping[Tensor, Tensor]) -> None:
+        """Tell the optimizers of the topology's new masks, and of what has just been regrown."""
+        self._masked.hand_over(self._topology.masks, born)
+
+    def due(self) -> None:
+        """Take note that another update has become due; raise if the last one still waits for some gradients."""
+        self._gradients.check_all_came()
+
+    def gradients(self, optimizer: Optimizer) -> dict[Tensor, Tensor] | None:
+        """Take the gradients with which an optimizer is about to step; return all there are to be once they are."""
+        return self._gradients.gather(
+            self._topology.parameters,
+            trained_parameters([optimizer]),
+            trained_parameters(self._optimizers()),
+            finite=getattr(self._trainer.precision_plugin, "scaler", None) is not None,
+        )
+
+    def trained(self) -> list[Tensor]:
+        """Return what has been stepped since the last update, or could be: it may be switched off in turns."""
+        stepped = self._masked.take_stepped()
+        return [p for p in trained_parameters(self._optimizers()) if p in stepped or p.requires_grad]
+
+    def _optimizers(self) -> list[Optimizer]:
+        return [*self._trainer.optimizers, *self._masked.optimizers]
+
+    def _after_step(self, optimizer: Optimizer, counts: bool) -> None:
+        if counts:
+            self._count()
+        if "momenta" in self._topology.needs:
+            # After the step and not before, since mixed precision leaves steps out; gradients are as they were clipped.
+            self._topology.observe(trained_parameters([optimizer]))
+
+
+class NoSteps(FitSteps):
+    """Before the first fit: nothing is followed."""
+
+    def __init__(self) -> None:
+        pass
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+    def enforce(self) -> None:
+        """There is nothing to mask."""

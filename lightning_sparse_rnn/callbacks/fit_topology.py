@@ -1,0 +1,319 @@
+"""Which topology a fit has: a saved one, the one of the fit before, or a new one."""
+
+from __future__ import annotations
+
+import glob
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
+from lightning_sparse_rnn.optim.masked import trained_parameters
+from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
+from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
+from lightning_sparse_rnn.sparsity.options import TopologyOptions
+from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.topology import SparseTopology
+from lightning_sparse_rnn.utilities.lookup import path_of
+
+__all__ = ["FitTopology", "Origin", "saved_state"]
+
+
+class Origin(Enum):
+    """Where the topology of a fit comes from."""
+
+    SAVED = "a checkpoint, or a copied callback"
+    KEPT = "the fit before, of the same module"
+    NEW = "the allocation"
+
+
+@dataclass
+class _Loading:
+    """A checkpoint that is being loaded: into which module, and whether its run goes on."""
+
+    module: weakref.ref[nn.Module]
+    resumes: bool
+
+
+@dataclass
+class _Saved:
+    """A topology that waits for its fit: of this module, or of any if that is ``None``."""
+
+    state: Mapping[str, Any]
+    module: weakref.ref[nn.Module] | None = None
+
+
+def saved_state(path: str | Path, key: str, *, weights_only: bool = True) -> dict[str, Any]:
+    """Return the state of a callback in a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged or has no topology.
+    """
+    state: dict[str, Any] | None = load_checkpoint(path, weights_only=weights_only).get("callbacks", {}).get(key)
+    if not state:
+        raise ValueError(
+            f"Expected a checkpoint of a run with {key}, got {path}, which has no topology. Where that is because it "
+            "was written with `save_weights_only=True`, its non-zero weights are what is left of it: take them with "
+            "`allocation='nonzero'`."
+        )
+    return state
+
+
+class FitTopology:
+    """Holds the topology of a callback, from fit to fit.
+
+    Args:
+        options: of every topology that is made here.
+        initial_sparsity: what a new one has, where ``options.sparsity`` is to be reached later.
+    """
+
+    def __init__(self, options: TopologyOptions, initial_sparsity: float | None) -> None:
+        self.options = options
+        self.initial_sparsity = initial_sparsity
+        self.topology: SparseTopology | None = None
+        self._made_with = options  # with what no optimizer trains left out
+        self._saved: _Saved | None = None
+        self._loading: _Loading | None = None
+        self._links: list[tuple[dict[str, Any], str, Any]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has the topology as saved, for the module it is to train.
+        saved = self.state_dict()
+        return {**vars(self), "topology": None, "_saved": saved and _Saved(saved), "_loading": None, "_links": []}
+
+    @property
+    def made(self) -> SparseTopology:
+        """The topology.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if self.topology is None:
+            raise RuntimeError(
+                "The topology is made when a fit starts, in the process that trains: call `trainer.fit` first. A "
+                "strategy that spawns processes leaves it in those; their checkpoints have it."
+            )
+        return self.topology
+
+    @property
+    def reached(self) -> bool:
+        """Whether the weights are as sparse as they are to be."""
+        if self.initial_sparsity is None:
+            return not self.made.awaits_gradients
+        return self.made.live_weights <= round((1.0 - self.options.sparsity) * self.made.total_weights)
+
+    def state_dict(self) -> Mapping[str, Any] | None:
+        """Return what there is to save, if there is a topology."""
+        if self._saved is not None:
+            return self._saved.state
+        return None if self.topology is None else self.topology.state_dict()
+
+    def expect(self, module: nn.Module, resumes: bool) -> None:
+        """Take note that a checkpoint is being loaded into ``module``, to go on with its run or to look at it."""
+        self._loading = _Loading(weakref.ref(module), resumes)
+
+    def load(self, state: Mapping[str, Any]) -> bool:
+        """Take over a saved topology when the next fit of its module begins, and return whether its run goes on."""
+        self._saved = _Saved(state, None if self._loading is None else self._loading.module)
+        return self._loading is not None and self._loading.resumes
+
+    def forget_loading(self) -> None:
+        """Take note that what was loaded is not gone on with any more."""
+        self._loading = None
+
+    def made_with(self) -> dict[str, Any]:
+        """Return the options that a saved topology keeps, as plain values."""
+        first = self.initial_sparsity
+        sparsity = self.options.sparsity if first is None else first
+        return {"sparsity": sparsity, "allocation": path_of(self.options.allocation)}
+
+    def warn_of_other(self, made_with: Mapping[str, Any]) -> None:
+        """Warn of options of ours that a saved topology was not made with."""
+        for name, here in self.made_with().items():
+            there = made_with[name]
+            if there != here:
+                rank_zero_warn(
+                    f"The checkpoint's topology was made with {name}={there!r} and is kept as it is: {name}={here!r} "
+                    "of this SelfishSparseCallback has no effect."
+                )
+
+    def rewind(self) -> None:
+        """Take over what was loaded since the fit began: the learning rate finder winds it back to its start."""
+        if self._saved is not None and self.topology is not None:
+            self.topology.load_state_dict(self._saved.state)
+        self._saved = None
+
+    def begin(self, module: nn.Module, optimizers: Sequence[Optimizer], unstepped: bool) -> bool:
+        """Make the topology of a fit, or take the one there is, and mask the module with it.
+
+        Args:
+            module: the one that is fitted.
+            optimizers: those that train it.
+            unstepped: whether the Trainer has not taken a step yet.
+
+        Returns:
+            Whether this begins a run, and does not go on with one.
+        """
+        resumes = self._loading is not None and self._loading.resumes
+        self._loading = None
+        origin = self._choose(module, optimizers)
+        self._links = _links(module, self.made.parameters)
+        return origin is Origin.NEW or (unstepped and not resumes)
+
+    def _choose(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> Origin:
+        self._made_with = self._without_untrained(module, optimizers)
+        saved, self._saved = self._saved, None
+        if saved is not None and (saved.module is None or saved.module() is module):
+            self.topology = SparseTopology.from_options(
+                module, self._made_with, state=saved.state, initial_sparsity=self.initial_sparsity
+            )
+            return Origin.SAVED
+        if self.topology is not None and _is_of(self.topology.parameters, module):
+            self.topology.apply_masks()
+            self._name_what_stays_dense(module)
+            return Origin.KEPT
+        self.topology = self._new(module)
+        return Origin.NEW
+
+    def follow(self, module: nn.Module) -> bool:
+        """Take over parameters that were replaced in mid-run, and return whether there were any.
+
+        A new parameter in the old one's shape has its mask. One of another shape keeps the mask where both have
+        positions; of the others as large a share is live as of the old one, drawn at random.
+
+        Raises:
+            MisconfigurationException: a parameter is gone.
+        """
+        if self.topology is None or all(parts.get(key) is part for parts, key, part in self._links):
+            return False
+        before = self.topology.parameters
+        own = dict(module.named_parameters(remove_duplicate=False))
+        if gone := [name for name in before if name not in own]:
+            raise MisconfigurationException(
+                f"{', '.join(gone)} went out of the module in mid-run, and sparse training cannot go on without. "
+                "Change what a module consists of between two fits."
+            )
+        state = dict(self.topology.state_dict())
+        changed = {name: (p, own[name]) for name, p in before.items() if own[name] is not p}
+        for name, (_, parameter) in changed.items():
+            state = _resized(state, name, tuple(parameter.shape), self.options.seed)
+        include = [glob.escape(name) for name in before]
+        self._made_with = replace(self._made_with, include=include, exclude=None)
+        self.topology = SparseTopology.from_options(
+            module, self._made_with, state=state, initial_sparsity=self.initial_sparsity
+        )
+        self._links = _links(module, self.topology.parameters)
+        for name, (old, new) in changed.items():
+            rank_zero_info(f"{name} was replaced: {tuple(old.shape)} by {tuple(new.shape)}. It is sparse like before.")
+        return bool(changed)
+
+    def _new(self, module: nn.Module) -> SparseTopology:
+        if not self.options.reads_weights:
+            _warn_of_sparse_weights(sparsifiable_parameters(module, self._made_with.include, self._made_with.exclude))
+        topology = SparseTopology.from_options(module, self._made_with, initial_sparsity=self.initial_sparsity)
+        if self.options.reads_weights and not topology.sparsity:
+            rank_zero_warn(
+                f"No weight of this module is zero, so with `allocation={self.options.allocation!r}` all of them are "
+                "live, and training is dense. For a topology drawn at random, leave `allocation` out."
+            )
+        return topology
+
+    def _without_untrained(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> TopologyOptions:
+        """Return the options that leave out what no optimizer trains: what were pruned there would be lost."""
+        include, exclude = self.options.include, self.options.exclude
+        trained = trained_parameters(optimizers)
+        parameters = sparsifiable_parameters(module, include, exclude)
+        untrained = [name for name, parameter in parameters.items() if parameter not in trained]
+        if len(untrained) == len(parameters):
+            raise MisconfigurationException(
+                "SelfishSparseCallback makes sparse what the Trainer's optimizers train, and they have none of: "
+                f"{', '.join(untrained)}. Return an optimizer of these from `configure_optimizers`."
+            )
+        if untrained:
+            rank_zero_warn(
+                f"No optimizer trains {', '.join(untrained)}: they stay dense. If they are to stay so, say it with "
+                "`exclude`, or freeze them with `requires_grad_(False)`."
+            )
+        patterns = [exclude] if isinstance(exclude, str) else list(exclude or [])
+        return replace(self.options, exclude=[*patterns, *(glob.escape(name) for name in untrained)])
+
+    def _name_what_stays_dense(self, module: nn.Module) -> None:
+        parameters = sparsifiable_parameters(module, self._made_with.include, self._made_with.exclude)
+        if new := [name for name in parameters if name not in self.made.parameters]:
+            rank_zero_warn(
+                f"{', '.join(new)} could not be sparse when the topology was made and stay dense. To make them "
+                "sparse too, train with a new SelfishSparseCallback."
+            )
+
+
+def _is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
+    """Whether these are parameters of ``module``; one may be frozen by now."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    return all(own.get(name) is parameter for name, parameter in parameters.items())
+
+
+def _links(module: nn.Module, names: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, Any]]:
+    """Return every step of the paths to these parameters: the dict it is in, its key, and what is there now."""
+    links: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
+    for name, parameter in names.items():
+        *path, last = name.split(".")
+        here = module
+        for part in path:
+            inner = here._modules[part]
+            assert inner is not None
+            links[id(here), part] = (here._modules, part, inner)
+            here = inner
+        links[id(here), last] = (here._parameters, last, parameter)
+    return list(links.values())
+
+
+def _resized(state: Mapping[str, Any], name: str, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """Return a topology's state with one tensor in another shape."""
+    old_shape = tuple(state["shapes"][name])
+    if old_shape == shape:
+        return dict(state)
+    old = {part: unpack_bits(state[part][name], math.prod(old_shape)).view(old_shape) for part in ("masks", "explored")}
+    common = tuple(slice(min(*sizes)) for sizes in zip(old_shape, shape, strict=False))
+    if len(old_shape) != len(shape):
+        common = (slice(0),) * len(shape)
+    added = torch.ones(shape, dtype=torch.bool)
+    added[common] = False
+    places = int(added.sum())
+    live = round(places * int(old["masks"].sum()) / old["masks"].numel())
+    drawn = torch.zeros(shape, dtype=torch.bool)
+    generator = generator_for(seed, state["updates"], f"{name} {shape}", drawn.device)
+    drawn[added] = choose(places, live, generator)
+    new = dict(state)
+    for part, bits in old.items():
+        whole = drawn.clone()
+        if len(old_shape) == len(shape):
+            whole[common] = bits[common]
+        new[part] = {**state[part], name: pack_bits(whole.flatten())}
+    new["shapes"] = {**state["shapes"], name: list(shape)}
+    for part in ("signs", "momenta"):
+        new[part] = {key: value for key, value in state[part].items() if key != name}
+    return new
+
+
+def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:
+    # A tensor that is zero as a whole was initialised so, as one of the two matrices of a low-rank adapter is.
+    live = {name: int(torch.count_nonzero(parameter)) for name, parameter in parameters.items()}
+    total = sum(parameters[name].numel() for name, count in live.items() if count)
+    zero = total - sum(live.values())
+    if zero > total / 4:
+        rank_zero_warn(
+            f"{zero / total:.0%} of the module's weights are zero already, and a new topology is drawn without regard "
+            "to which. To keep the topology they have, take `SelfishSparseCallback.from_checkpoint(path)`, which knows "
+            "of live weights that are zero as well, or `allocation='nonzero'`, or pass `ckpt_path=` to `fit`."
+        )
