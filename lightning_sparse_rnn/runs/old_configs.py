@@ -42,13 +42,19 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
         callbacks.setdefault(name, always)
     callbacks["averaging"] = _in_epochs(callbacks.get("averaging"), trainer.get("max_epochs"))
     data = {**_PLAIN_WORDS, **_without(now.get("data"), "")}
+    method = _without(now.get("method"), "")
+    if "_target_" in method:
+        method = {**_PLAIN_TOPOLOGY, **method}
+    now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
     logger = _without(now.get("logger"), "save_dir")
-    return {**now, "data": data, "trainer": trainer, "callbacks": callbacks, "logger": logger}
+    return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks, "logger": logger}
 
 
 _RUNS = "lightning_sparse_rnn.runs"
 # How text was read before there was a choice.
 _PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None}
+# How topologies were made before there was a choice.
+_PLAIN_TOPOLOGY = {"gates": None, "initial_scale": "none"}
 _ALWAYS = {
     "record": {"_target_": f"{_RUNS}.record.RunRecord"},
     "best": {"_target_": f"{_RUNS}.checkpoint_callbacks.BestCheckpoint", "monitor": "val_loss"},

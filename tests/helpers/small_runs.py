@@ -24,6 +24,7 @@ def small_config(text: Path, tmp_path: Path, *overrides: str) -> DictConfig:
         "data.bptt=10",
         "model.network.embedding_size=8",
         "model.network.hidden_size=12",
+        "model.network.tied=false",
         "optimizer.nonmono=1",
         f"trainer.max_epochs={EPOCHS}",
         "trainer.accelerator=cpu",

@@ -29,8 +29,8 @@ from lightning_sparse_rnn.models import LanguageModel
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning")
 BEFORE = Path(__file__).parent / "before_the_move"
 EXPECTED = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
-# The command that made them, with the two values whose addresses have changed: sntasgd.lr=5 and
-# sntasgd.restart_epochs=[2].
+# The command that made them, with the two values whose addresses have changed, sntasgd.lr=5 and
+# sntasgd.restart_epochs=[2], and the two whose defaults have.
 COMMAND = [
     "data=folder",
     "data.root=text",
@@ -41,6 +41,8 @@ COMMAND = [
     "model.network.embedding_size=8",
     "model.network.hidden_size=8",
     "model.network.num_layers=1",
+    "model.network.tied=false",
+    "initial_scale=none",
     "optimizer.nonmono=1",
     "optimizer.lr=5.0",
     "callbacks.averaging.restart_at=[0.5]",
