@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from torch import nn
 
 from benchmarks.floors import Floors
@@ -16,7 +15,7 @@ from benchmarks.models import LEARNING_RATE
 from benchmarks.optimizer_step import with_gradients
 from benchmarks.setting import Setting
 from benchmarks.turns import Figure
-from lightning_sparse_rnn import SNTASGD, SelfishSparseCallback
+from lightning_sparse_rnn import SNTASGD
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.sparsity import SparseTopology
 
@@ -42,6 +41,9 @@ def measure(setting: Setting, floors: Floors) -> list[Figure]:
     return figures
 
 
+_OF_A_TOPOLOGY = ("sparsity", "allocation", "pruning", "growth", "redistribution", "include", "exclude", "seed")
+
+
 def updating_methods() -> dict[str, dict[str, Any]]:
     """Return, of each method in ``conf/method`` that changes its topology while training, what its topology is."""
     methods = {}
@@ -49,8 +51,11 @@ def updating_methods() -> dict[str, dict[str, Any]]:
         for path in sorted((Path(CONFIG_DIR) / "method").glob("*.yaml")):
             config = compose("train", [f"method={path.stem}"]).method
             if config.get("update_every_n_epochs") or config.get("update_every_n_steps"):
-                callback: SelfishSparseCallback = instantiate(config)
-                methods[path.stem] = dict(callback._options, ramps=config.initial_sparsity is not None)
+                options = {name: config[name] for name in _OF_A_TOPOLOGY}
+                # A method that gets sparser is measured where it starts.
+                if ramps := config.initial_sparsity is not None:
+                    options["sparsity"] = config.initial_sparsity
+                methods[path.stem] = {**options, "ramps": ramps}
     return methods
 
 

@@ -21,13 +21,12 @@ from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
 from lightning_sparse_rnn.callbacks.fit_steps import FitSteps, NoSteps
 from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_state
 from lightning_sparse_rnn.callbacks.telling import described, log_update, start_table, tell_end
-from lightning_sparse_rnn.sparsity import PositionRule, SparseTopology
+from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.clock import Moment, UpdateClock
 from lightning_sparse_rnn.sparsity.history import record
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
-from lightning_sparse_rnn.sparsity.rules.allocation import AllocationRule
-from lightning_sparse_rnn.sparsity.rules.contract import InitialScale
-from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution, ShareRule
+from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, InitialScale, PositionRule, ShareRule
+from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
 from lightning_sparse_rnn.sparsity.rules.schedules import SCHEDULES, PruneRate, Schedule, SparsityRamp
 from lightning_sparse_rnn.utilities.lookup import find_rule
 from lightning_sparse_rnn.utilities.trainer_state import limits, progress
@@ -84,7 +83,7 @@ class SelfishSparseCallback(Callback):
         self,
         sparsity: float = 0.67,
         *,
-        allocation: str | AllocationRule = "uniform",
+        allocation: str | AllocationRule | Mapping[str, float] = "uniform",
         pruning: str | PositionRule = "magnitude",
         growth: str | PositionRule | None = "random",
         redistribution: str | ShareRule | Redistribution = "gates",

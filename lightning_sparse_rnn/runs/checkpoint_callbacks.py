@@ -7,10 +7,8 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import Tensor
 
-from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
-from lightning_sparse_rnn.runs.companions import companion
+from lightning_sparse_rnn.callbacks.checkpoint import SparseModelCheckpoint
 from lightning_sparse_rnn.runs.folder import BEST, LAST
 
 __all__ = ["BestCheckpoint", "LastCheckpoint"]
@@ -50,10 +48,8 @@ class _RunCheckpoint(ModelCheckpoint):
         )
 
 
-class BestCheckpoint(_RunCheckpoint):
+class BestCheckpoint(_RunCheckpoint, SparseModelCheckpoint):
     """Keeps ``best.ckpt``: the model of lowest ``monitor`` among those that are as sparse as asked for.
-
-    A method that grows sparser as it trains has its lowest losses while it is still dense: those do not count.
 
     Args:
         monitor: name of a validation metric.
@@ -62,16 +58,6 @@ class BestCheckpoint(_RunCheckpoint):
 
     def __init__(self, monitor: str = "val_loss", mode: str = "min") -> None:
         super().__init__(BEST, monitor=monitor, mode=mode, save_weights_only=True)
-        self._topology: SelfishSparseCallback | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._topology = companion(trainer, SelfishSparseCallback)
-        super().setup(trainer, pl_module, stage)
-
-    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether the model is to be kept."""
-        counts = self._topology is None or self._topology.sparsity_reached
-        return counts and super().check_monitor_top_k(trainer, current)
 
 
 class LastCheckpoint(_RunCheckpoint):
