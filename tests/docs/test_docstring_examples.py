@@ -26,6 +26,8 @@ PUBLIC = {
 }
 
 
+# torch deprecates its own quantization, which an example uses.
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_print_what_they_say(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # for the files that they write
