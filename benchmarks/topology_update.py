@@ -21,6 +21,7 @@ from lightning_sparse_rnn.sparsity import SparseTopology
 
 __all__ = ["measure", "updating_methods"]
 
+_OF_A_TOPOLOGY = ("sparsity", "allocation", "pruning", "growth", "redistribution", "include", "exclude", "seed")
 _RATE = 0.5
 _LESS_DENSE = 0.85  # of what is live, where a method grows sparser
 
@@ -39,9 +40,6 @@ def measure(setting: Setting, floors: Floors) -> list[Figure]:
             what = f"{name}, rate {rate}" if len(rates) > 1 else name
             figures.append(_measure(what, callback, module, rate, setting, floors))
     return figures
-
-
-_OF_A_TOPOLOGY = ("sparsity", "allocation", "pruning", "growth", "redistribution", "include", "exclude", "seed")
 
 
 def updating_methods() -> dict[str, dict[str, Any]]:
