@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -10,17 +10,19 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_sparse_rnn.callbacks.averaged_state import AveragedStateDict, averaged, averages, revision, sntasgds
 from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.callbacks.compatibility import refuse_unsupported
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume, load_unrounded
-from lightning_sparse_rnn.optim.sntasgd import SNTASGD
+from lightning_sparse_rnn.callbacks.running_statistics import RunningStatistics, layers_with_statistics
+from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["NonMonotonicAveraging"]
 
 _KEY = "lightning_sparse_rnn.training_weights"
+_STATISTICS_KEY = "lightning_sparse_rnn.training_statistics"
 
 
 class NonMonotonicAveraging(Callback):
@@ -38,6 +40,11 @@ class NonMonotonicAveraging(Callback):
             least 1: ``[2 / 3]`` is epoch 12 of 18 and epoch 4 of 6. Both may be given.
         mode: ``"min"`` if ``monitor`` falls as the model improves, ``"max"`` if it rises. The trigger of the
             optimizers then sees, and its history holds, the metric with its sign turned.
+        update_statistics: whether running statistics of batch normalisation are computed anew for ŵ, as torch's
+            ``update_bn`` does; ``False`` leaves ŵ beside the statistics of w, and warns of it. ``True`` costs one
+            pass over the training data, without gradients, for each validation of averages, for the end of training,
+            and for each checkpoint that is written elsewhere; a whole number takes so many batches instead. They go
+            through ``training_step``, so it is for automatic optimization. In training w has its own statistics.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -59,6 +66,7 @@ class NonMonotonicAveraging(Callback):
         *,
         restart_at: Sequence[float] = (),
         mode: str = "min",
+        update_statistics: bool | int = False,
     ) -> None:
         if isinstance(restart_epochs, (int, str)):
             raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
@@ -78,10 +86,14 @@ class NonMonotonicAveraging(Callback):
             )
         if mode not in ("min", "max"):
             raise ValueError(f"Expected `mode` to be 'min' or 'max', got {mode!r}.")
+        if not isinstance(update_statistics, bool):
+            check_whole(update_statistics=update_statistics)
         self.monitor = monitor
         self.restart_epochs = tuple(sorted(int(epoch) for epoch in restart_epochs))
         self.restart_at = tuple(sorted(float(share) for share in restart_at))
         self.mode = mode
+        self.update_statistics = update_statistics
+        self._statistics: RunningStatistics | None = None
         self._began_epoch: int | None = None
         self._validates_averages = False
         self._restarted = 0  # the epoch up to which all restarts have been made; none is due at epoch 0
@@ -101,7 +113,8 @@ class NonMonotonicAveraging(Callback):
         return self._validates_averages
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_handle": None}  # a copy has no hook in any module
+        # A copy has no hook in any module.
+        return {**super().__getstate__(), "_handle": None, "_statistics": None}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -125,22 +138,37 @@ class NonMonotonicAveraging(Callback):
             return
         refuse_unsupported(self, trainer)
         self._remove_hook()
-        self._handle = pl_module.register_state_dict_post_hook(_AveragedStateDict(trainer, pl_module))
+        self._statistics = None
+        if self.update_statistics is not False and layers_with_statistics(pl_module):
+            self._statistics = RunningStatistics(trainer, pl_module, self.update_statistics)
+        hook = AveragedStateDict(trainer, pl_module, self._statistics)
+        self._handle = pl_module.register_state_dict_post_hook(hook)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._remove_hook()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not list(_optimizers(trainer)):
+        if not list(sntasgds(trainer)):
             found = ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers) or "none"
             raise MisconfigurationException(
                 f"NonMonotonicAveraging expects an SNTASGD among the optimizers, got {found}. Return one from "
                 "`configure_optimizers`, or leave the callback out."
             )
         self._restarts(trainer)  # raises before time is lost
+        if self._statistics is not None and not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                "NonMonotonicAveraging(update_statistics=...) sends batches through `training_step`, which in manual "
+                "optimization takes steps. Leave it out, or use automatic optimization."
+            )
+        if self.update_statistics is False and (layers := layers_with_statistics(pl_module)):
+            rank_zero_warn(
+                f"Averaged weights will be validated with the running statistics of the weights that are trained, in "
+                f"{', '.join(layers)}. NonMonotonicAveraging(update_statistics=True) computes them for the averages, "
+                "in one pass over the training data for each validation; a whole number takes so many batches."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not any(optimizer.averaging for optimizer in _optimizers(trainer)):
+        if not any(optimizer.averaging for optimizer in sntasgds(trainer)):
             self._began_epoch, self._validates_averages = None, False  # a new fit has new optimizers
         if trainer.current_epoch == 0:
             self._restarted = 0
@@ -162,7 +190,7 @@ class NonMonotonicAveraging(Callback):
         if not due:
             return
         self._restarted = max(due)
-        for optimizer in _optimizers(trainer):
+        for optimizer in sntasgds(trainer):
             optimizer.restart()
         if self._began_epoch is None:
             self._began_epoch = trainer.current_epoch
@@ -179,16 +207,15 @@ class NonMonotonicAveraging(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _training_goes_on(trainer):
-            self._validates_averages = any(optimizer.averaging for optimizer in _optimizers(trainer))
-            for optimizer in _optimizers(trainer):
-                optimizer.show_averaged_weights()
+            self._validates_averages = any(optimizer.averaging for optimizer in sntasgds(trainer))
+            self._show_averaged_weights(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not _training_goes_on(trainer):
             return
         self._show_training_weights(trainer)
         metric = self._metric(trainer)
-        for optimizer in _optimizers(trainer):
+        for optimizer in sntasgds(trainer):
             if optimizer.observe(metric if self.mode == "min" else -metric):
                 if self._began_epoch is None:
                     self._began_epoch = trainer.current_epoch
@@ -201,8 +228,7 @@ class NonMonotonicAveraging(Callback):
         self._show_training_weights(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for optimizer in _optimizers(trainer):
-            optimizer.show_averaged_weights()
+        self._show_averaged_weights(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.on_train_end(trainer, pl_module)  # which Lightning leaves out when it resumes a run that was at its end
@@ -210,10 +236,12 @@ class NonMonotonicAveraging(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[_KEY] = {
             name: optimizer.training(parameter, copy=False)
-            for name, optimizer, parameter in _averaged(trainer, pl_module, remove_duplicate=True)
+            for name, optimizer, parameter in averaged(trainer, pl_module, remove_duplicate=True)
         }
+        if self._statistics is not None:
+            checkpoint[_STATISTICS_KEY] = self._statistics.training()
         # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
-        for name, average in _averages(trainer, pl_module, copy=False).items():
+        for name, average in averages(trainer, pl_module, copy=False).items():
             if name in checkpoint["state_dict"]:
                 checkpoint["state_dict"][name] = average
 
@@ -225,6 +253,8 @@ class NonMonotonicAveraging(Callback):
         with torch.no_grad():
             for name, weight in checkpoint.get(_KEY, {}).items():
                 parameters[name].copy_(weight)
+        if self._statistics is not None and _STATISTICS_KEY in checkpoint:
+            self._statistics.load_training(checkpoint[_STATISTICS_KEY])
 
     def _metric(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
@@ -237,62 +267,22 @@ class NonMonotonicAveraging(Callback):
         # Ranks may have logged different values; all must come to the same decision.
         return float(trainer.strategy.broadcast(float(metrics[self.monitor])))
 
+    def _show_averaged_weights(self, trainer: Trainer) -> None:
+        for optimizer in sntasgds(trainer):
+            optimizer.show_averaged_weights()
+        if self._statistics is not None and any(optimizer.averaging for optimizer in sntasgds(trainer)):
+            self._statistics.show(revision(trainer))
+
     def _show_training_weights(self, trainer: Trainer) -> None:
-        for optimizer in _optimizers(trainer):
+        if self._statistics is not None:
+            self._statistics.put_back()
+        for optimizer in sntasgds(trainer):
             optimizer.show_training_weights()
 
     def _remove_hook(self) -> None:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-
-
-class _AveragedStateDict:
-    """Puts ŵ into the ``state_dict`` of one LightningModule while a Trainer runs it; copies of it do nothing."""
-
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._trainer: Trainer | None = trainer
-        self._module: LightningModule | None = module
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_trainer": None, "_module": None}
-
-    def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-        if self._trainer is None or module is not self._module or self._trainer.state.stage is None:
-            return
-        for name, average in _averages(self._trainer, module, copy=True).items():
-            state_dict[prefix + name] = average
-
-
-def _optimizers(trainer: Trainer) -> Iterator[SNTASGD]:
-    return (optimizer for optimizer in trainer.optimizers if isinstance(optimizer, SNTASGD))
-
-
-def _averages(trainer: Trainer, module: nn.Module, copy: bool) -> dict[str, Tensor]:
-    """Return ŵ by every name of the parameters that are being averaged; names of one parameter share its tensor."""
-    averages: dict[Tensor, Tensor] = {}
-    by_name = {}
-    for name, optimizer, parameter in _averaged(trainer, module):
-        if parameter not in averages:
-            averages[parameter] = optimizer.averaged(parameter, copy=copy)
-        by_name[name] = averages[parameter]
-    return by_name
-
-
-def _averaged(
-    trainer: Trainer, module: nn.Module, remove_duplicate: bool = False
-) -> Iterator[tuple[str, SNTASGD, nn.Parameter]]:
-    """Yield every name, or one, of every parameter that is being averaged, with its optimizer."""
-    owners = {
-        parameter: optimizer
-        for optimizer in _optimizers(trainer)
-        if optimizer.averaging
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    for name, parameter in module.named_parameters(remove_duplicate=remove_duplicate):
-        if parameter in owners:
-            yield name, owners[parameter], parameter
 
 
 def _training_goes_on(trainer: Trainer) -> bool:

@@ -23,6 +23,7 @@ class SharedState:
     Attributes:
         trigger: says when averages begin.
         steps: K, how many steps there have been.
+        changes: how often averages have changed otherwise: by masks, and by beginning anew.
         folded: the step up to which the means are; the sums hold the steps since.
         masks: by parameter; those of the sparse ones.
         training: w by parameter, while the parameters show ŵ.
@@ -30,6 +31,7 @@ class SharedState:
 
     trigger: NonMonotonicTrigger
     steps: int = 0
+    changes: int = 0
     folded: int = 0
     masks: dict[Tensor, Tensor] = field(default_factory=dict)
     training: dict[Tensor, Tensor] = field(default_factory=dict)
@@ -47,4 +49,12 @@ class SharedState:
         """Take over what :meth:`saved` returned. Masks stay, and the parameters show w."""
         self.trigger.load(bool(saved["averaging"]), [float(loss) for loss in saved["history"]])
         self.steps, self.folded = int(saved["steps"]), int(saved["folded"])
+        self.changes += 1
         self.training = {}
+
+    def require_training_weights(self, what: str) -> None:
+        """Raise RuntimeError if the parameters show ŵ."""
+        if self.training:
+            raise RuntimeError(
+                f"Cannot {what} while the parameters show their averages: leave `averaged_weights` first."
+            )

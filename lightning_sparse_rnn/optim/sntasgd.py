@@ -115,20 +115,24 @@ class SNTASGD(Optimizer):
         """The validation losses observed in this phase, oldest first."""
         return self._shared.trigger.history
 
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Equal to an earlier one as long as nothing has changed ŵ."""
+        return self._shared.steps, self._shared.changes
+
     def observe(self, metric: float | Tensor) -> bool:
         """Take note of a validation loss and return whether it has just started the averaging.
 
         It does if it is worse than the best of all but the latest ``nonmono`` losses before it. That happens once. A
         loss that is NaN or infinite is left out, with a warning. See :class:`NonMonotonicTrigger`.
         """
-        fires = self._shared.trigger.observe(metric)
-        if fires:
+        if fires := self._shared.trigger.observe(metric):
             self._begin()
         return fires
 
     def restart(self) -> None:
         """Start a new averaging phase: the averages begin with the next step, whatever there was before."""
-        self._require_training_weights("start to average")
+        self._shared.require_training_weights("start to average")
         self._shared.trigger.fire()
         self._begin()
 
@@ -137,6 +141,7 @@ class SNTASGD(Optimizer):
         self._begin_averages(self._all())
 
     def _begin_averages(self, parameters: Iterable[Tensor]) -> None:
+        self._shared.changes += 1
         for parameter in parameters:
             self.state[parameter] = begin(parameter, self._shared.steps)
 
@@ -165,7 +170,7 @@ class SNTASGD(Optimizer):
         Raises:
             RuntimeError: a gradient is sparse, or the parameters show their averages.
         """
-        self._require_training_weights("take a step")
+        self._shared.require_training_weights("take a step")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -214,10 +219,11 @@ class SNTASGD(Optimizer):
             ValueError: none of the masks is for a parameter of this optimizer, or a shape differs.
             RuntimeError: the parameters show their averages.
         """
-        self._require_training_weights("change masks")
+        self._shared.require_training_weights("change masks")
         born = born or {}
         own = list(self._all())
         check_masks(own, masks, born)
+        self._shared.changes += 1
         live = self._shared.masks = {p: masks[p].to(p) for p in own if p in masks}
         for parameter, mask in live.items():
             parameter.mul_(mask)
@@ -342,9 +348,3 @@ class SNTASGD(Optimizer):
 
     def _all(self) -> Iterator[Tensor]:
         return itertools.chain.from_iterable(group["params"] for group in self.param_groups)
-
-    def _require_training_weights(self, what: str) -> None:
-        if self._shared.training:
-            raise RuntimeError(
-                f"Cannot {what} while the parameters show their averages: leave `averaged_weights` first."
-            )
