@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -64,11 +65,25 @@ class FitSteps:
         self._global_step = self._trainer.global_step
         self._masked.begin_batch()
 
-    def end_batch(self) -> None:
-        """Mask what was changed in this batch, and count the step that torch did not tell of."""
+    def end_batch(self, waits: bool) -> None:
+        """Mask what was changed in this batch, and count the step that torch did not tell of.
+
+        Args:
+            waits: whether an update waits for the gradients of a step.
+
+        Raises:
+            MisconfigurationException: it does, and steps are of a kind that nobody sees coming.
+        """
         by_hand = not self._trainer.lightning_module.automatic_optimization
-        if self._masked.end_batch() and (by_hand or self._trainer.global_step > self._global_step):
-            self._count()
+        if not self._masked.end_batch() or not (by_hand or self._trainer.global_step > self._global_step):
+            return
+        if waits:
+            raise MisconfigurationException(
+                "The rules of this sparse training look at the gradients of an optimizer step, and weights change "
+                "though no optimizer of torch has stepped. Call the `step` of an optimizer, or take rules that look at "
+                "weights alone, as growth='random' does."
+            )
+        self._count()
 
     def enforce(self) -> None:
         """Mask what was changed since it was masked."""

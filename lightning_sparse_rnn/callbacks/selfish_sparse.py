@@ -256,7 +256,7 @@ class SelfishSparseCallback(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         if self._fit.follow(pl_module):
             self._follow(trainer)
-        self._steps.end_batch()
+        self._steps.end_batch(waits=self._clock.due or self.topology.awaits_gradients)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()

@@ -160,21 +160,22 @@ class MaskedSteps:
         own = self.parameters_of(optimizer)
         if not own:
             return
-        if optimizer in self._running:
-            del self._running[self._running.index(optimizer) :]
+        while self._running and self._running.pop() is not optimizer:
+            pass
         if _is_told(optimizer):
             self._take_down(own)
         else:
             self._mask(own)
         self._masked.update(own)
         self._stepped.update(parameter for parameter in own if parameter.grad is not None)
+        if self._running:
+            return
         if self._forgets and optimizer not in self._checked:
             check_memory(optimizer, self._masks)
             self._checked[optimizer] = True
-        if not self._running:
-            counts = any(parameter is self._lead for parameter in own)
-            self._follows = self._follows or counts
-            self._after_step(optimizer, counts)
+        counts = any(parameter is self._lead for parameter in own)
+        self._follows = self._follows or counts
+        self._after_step(optimizer, counts)
 
     def parameters_of(self, optimizer: Optimizer) -> list[Tensor]:
         """Return the sparse parameters that an optimizer holds, and tell it of the masks if it is new here."""
