@@ -1,32 +1,48 @@
-"""``sparse-rnn-export``: the weights of a run as a file in which zeros take a bit each."""
+"""``sparse-rnn-export``: the weights of a run as a file, sparse, packed or for other libraries."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
 from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.inference import compress, save_packed
+from lightning_sparse_rnn.inference.exports import save_dense, save_onnx, save_safetensors
+from lightning_sparse_rnn.models import LanguageModel, Network
+from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.runs.folder import BEST, EXPORTED
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
 from lightning_sparse_rnn.utilities.plain_values import plain
 from lightning_sparse_rnn.utilities.whole_files import write_json, write_text
 
-__all__ = ["export", "main"]
+__all__ = ["export", "export_to", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the averaged, masked weights of a run's best checkpoint, or of another one, as a sparse file."""
+    """Write the averaged, masked weights of a run's best checkpoint, or of another one, as a file."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-export", description=main.__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
     parser.add_argument(
-        "--output", type=Path, help="the file to write; weights.sparse.pt in the run's folder by default"
+        "--format",
+        choices=FORMATS,
+        default="sparse",
+        help="sparse: zeros take one bit (default); packed: ready to run by load_packed; dense: a state_dict of torch; "
+        "safetensors, onnx: the weights, and the network, for other libraries",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        default="float32",
+        help="of packed values (default: float32, exact)",
+    )
+    parser.add_argument("--output", type=Path, help="the file to write; by default weights.* in the run's folder")
     parser.add_argument(
         "--trust", action="store_true", help="read objects other than tensors and plain values; they may run any code"
     )
@@ -38,16 +54,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--twin", type=Path, help="for the card: the run of a dense network of as few weights")
     parser.add_argument("--license", help="for the card: the licence of the weights, as in apache-2.0")
     given = parser.parse_args(arguments)
-    output = given.output or given.run / EXPORTED
+    output = given.output or given.run / FORMATS[given.format].name
+    checkpoint = given.checkpoint or given.run / BEST
     with told_plainly("sparse-rnn-export"):
-        dense, sparse = export(given.checkpoint or given.run / BEST, output, trusted=given.trust)
+        if given.format == "sparse":
+            dense, size = export(checkpoint, output, trusted=given.trust)
+        else:
+            dense, size = export_to(given.format, checkpoint, output, _DTYPES[given.dtype], trusted=given.trust)
         if given.card:
             _write_card(given.run, output, given.twin, given.license)
-    print(
-        f"{output}: {sparse:,} bytes, {sparse / dense:.3f} of the {dense:,} bytes of the same weights written densely"
-    )
+    print(f"{output}: {size:,} bytes, {size / dense:.3f} of the {dense:,} bytes of the same weights written densely")
     print("Read it with:")
-    print(f"  from lightning_sparse_rnn import load_sparse\n  weights = load_sparse({str(output)!r})")
+    print(FORMATS[given.format].read_with.format(output=str(output)))
+
+
+class Format(NamedTuple):
+    """The file's name by default, and the Python code that reads it."""
+
+    name: str
+    read_with: str
+
+
+#: What ``--format`` can be.
+FORMATS = {
+    "sparse": Format(EXPORTED, "  from lightning_sparse_rnn import load_sparse\n  weights = load_sparse({output!r})"),
+    "packed": Format(
+        "weights.packed",
+        "  from lightning_sparse_rnn.inference import load_packed\n  network = load_packed({output!r})",
+    ),
+    "dense": Format("weights.pt", "  import torch\n  weights = torch.load({output!r}, weights_only=True)"),
+    "safetensors": Format(
+        "weights.safetensors", "  from safetensors.torch import load_file\n  weights = load_file({output!r})"
+    ),
+    "onnx": Format("network.onnx", "  import onnxruntime\n  session = onnxruntime.InferenceSession({output!r})"),
+}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def described_by(output: Path) -> Path:
@@ -84,12 +125,52 @@ def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[in
     weights = saved["state_dict"]
     output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
+    _describe(saved, output)
+    return _dense_bytes(weights), output.stat().st_size
+
+
+def export_to(
+    kind: str, checkpoint: Path, output: Path, dtype: torch.dtype = torch.float32, *, trusted: bool = False
+) -> tuple[int, int]:
+    """Write a checkpoint of a language model in another of ``FORMATS``; otherwise as :func:`export`.
+
+    The names of weights are those of the network, without the ``network.`` that they have in a checkpoint.
+
+    Args:
+        kind: ``packed``, ``dense``, ``safetensors`` or ``onnx``.
+        dtype: of packed values.
+
+    Raises:
+        ValueError: also if the checkpoint is of no language model, or packing saves nothing.
+    """
+    saved = load_checkpoint(checkpoint, weights_only=not trusted)
+    if "network" not in saved.get("hyper_parameters", {}):
+        raise ValueError(f"Expected a checkpoint of a LanguageModel, got {checkpoint}. Export it with --format sparse.")
+    network: Network = rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval().float()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "packed":
+        options = {**saved["hyper_parameters"]["network"], "vocab_size": network.vocab_size}
+        save_packed(output, compress(network, dtype, smallest=1), plain(options))
+    elif kind == "onnx":
+        save_onnx(output, network)
+    elif kind == "safetensors":
+        save_safetensors(output, network.state_dict())
+    else:
+        save_dense(output, network.state_dict())
+    _describe(saved, output)
+    return _dense_bytes(network.state_dict()), output.stat().st_size
+
+
+def _describe(saved: Mapping[str, Any], output: Path) -> None:
     if "text" in (text := saved.get(TextDataModule.__qualname__, {})):
         about = {"model": plain(dict(saved.get("hyper_parameters", {}))), "vocabulary": text["text"]}
         write_json(described_by(output), about)
+
+
+def _dense_bytes(weights: Mapping[str, Any]) -> int:
     # Tied weights are written once either way.
     storages = {(tensor.data_ptr(), tensor.nbytes) for tensor in weights.values() if isinstance(tensor, torch.Tensor)}
-    return sum(size for _, size in storages), output.stat().st_size
+    return sum(size for _, size in storages)
 
 
 if __name__ == "__main__":

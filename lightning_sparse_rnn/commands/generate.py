@@ -15,6 +15,7 @@ from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel, Network
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.generation import generate
@@ -76,7 +77,7 @@ def _load(path: Path, root: str | None, trusted: bool) -> tuple[Network, Vocabul
         )
     if saved_text is None or root is not None:
         check_text(saved, data)
-    return model.network, vocabulary
+    return compress_where_it_pays(model.network), vocabulary
 
 
 def _encode(prompt: str, vocabulary: Vocabulary) -> Tensor:

@@ -24,10 +24,18 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from lightning_sparse_rnn import models
 from lightning_sparse_rnn.inference.compression import replaced
 from lightning_sparse_rnn.inference.layers import PackedLayer
 from lightning_sparse_rnn.inference.packing import Packed
+from lightning_sparse_rnn.models import (
+    AWDLSTM,
+    GRU,
+    LSTM,
+    AWDLSTMMoS,
+    OrderedNeuronsLSTM,
+    RecurrentHighwayNetwork,
+    StackedLSTM,
+)
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["load_packed", "save_packed"]
@@ -40,6 +48,11 @@ _DTYPES = {
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.uint8, torch.int16,
                   torch.int32, torch.int64, torch.bool)
 }  # fmt: skip
+# What a file may name: it may come from anywhere, and nothing else is called.
+_NETWORKS: dict[str, Any] = {
+    f"lightning_sparse_rnn.models.{each.__name__}": each
+    for each in (AWDLSTM, AWDLSTMMoS, GRU, LSTM, OrderedNeuronsLSTM, RecurrentHighwayNetwork, StackedLSTM)
+}
 
 
 def save_packed(path: str | Path, module: nn.Module, network: Mapping[str, Any] | None = None) -> None:
@@ -140,16 +153,14 @@ def _build(network: Any, path: Path) -> nn.Module:
         raise ValueError(f"Expected a file that names its network, got {path}. Give `load_packed` the module as well.")
     options = dict(network)
     named = str(options.pop("_target_", ""))
-    # Only classes of ours are called: a file may come from anywhere.
-    known = {f"{models.__name__}.{name}": getattr(models, name) for name in models.__all__ if name != "LanguageModel"}
-    if named not in known:
+    if named not in _NETWORKS:
         raise ValueError(
-            f"Expected one of {', '.join(known)}, got {named!r} in {path}. Build it yourself, and give it to "
+            f"Expected one of {', '.join(_NETWORKS)}, got {named!r} in {path}. Build it yourself, and give it to "
             "`load_packed` as the module."
         )
     try:
         with torch.device("meta"):
-            built = known[named](**options)
+            built = _NETWORKS[named](**options)
     except TypeError as error:
         raise ValueError(f"The network that {path} names cannot be built: {error}") from error
     assert isinstance(built, nn.Module)

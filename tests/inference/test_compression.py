@@ -1,0 +1,256 @@
+"""Compressed modules do what the modules do."""
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from packed_modules import sparse
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
+
+from lightning_sparse_rnn.inference import compress
+from lightning_sparse_rnn.inference.compression import compress_where_it_pays, held_bytes
+from lightning_sparse_rnn.inference.layers import PackedLayer
+from lightning_sparse_rnn.inference.packing import Packed
+from lightning_sparse_rnn.models import (
+    AWDLSTM,
+    GRU,
+    LSTM,
+    AWDLSTMMoS,
+    Network,
+    OrderedNeuronsLSTM,
+    RecurrentHighwayNetwork,
+)
+
+pytestmark = pytest.mark.usefixtures("_kernel")
+
+RECURRENT = [
+    (nn.LSTM, {}),
+    (nn.LSTM, {"proj_size": 13}),
+    (nn.GRU, {}),
+    (nn.RNN, {}),
+    (nn.RNN, {"nonlinearity": "relu"}),
+]
+NETWORKS: list[Callable[[], Network]] = [
+    lambda: LSTM(60, 32, 32, tied=True),
+    lambda: GRU(60, 24, 40),
+    lambda: AWDLSTM(60, 24, 40, tied=True),
+    lambda: RecurrentHighwayNetwork(60, 24, 24, depth=3),
+    lambda: RecurrentHighwayNetwork(60, 24, 24, depth=2, coupled=False),
+    lambda: OrderedNeuronsLSTM(60, 20, 40, chunk_size=10),
+    lambda: AWDLSTMMoS(60, 24, 30, last_size=28, experts=3),
+]
+
+
+def small(module: nn.Module, dtype: torch.dtype | None = None) -> Any:
+    return compress(module, dtype, smallest=1)
+
+
+def close(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and torch.allclose(a, b, atol=2e-6)
+    return all(close(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(bias: bool) -> None:
+    layer = sparse(nn.Linear(50, 30, bias=bias))
+    packed = small(layer)
+    with torch.no_grad():
+        for shape in ((50,), (1, 50), (3, 2, 50), (0, 50)):
+            assert close(packed(x := torch.randn(shape)), layer(x))
+    assert packed.weight.equal(layer.weight)
+
+
+def test_embeddings_are_exact() -> None:
+    layer = sparse(nn.Embedding(50, 30))
+    indices = torch.randint(50, (3, 4))
+    assert small(layer)(indices).equal(layer(indices))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+def test_recurrent_layers(
+    kind: type[nn.RNNBase], options: dict[str, Any], bidirectional: bool, bias: bool, batch_first: bool
+) -> None:
+    layers = sparse(kind(20, 30, 2, bias=bias, batch_first=batch_first, bidirectional=bidirectional, **options))
+    packed = small(layers)
+    sequences = pack_sequence([torch.randn(steps, 20) for steps in (3, 6, 1)], enforce_sorted=False)
+    with torch.no_grad():
+        for x in (torch.randn(5, 4, 20), torch.randn(1, 1, 20), torch.randn(5, 20), sequences):
+            expected, state = layers(x)
+            output, own = packed(x)
+            for _ in range(2):
+                assert close(getattr(output, "data", output), getattr(expected, "data", expected))
+                assert close(own, state)
+                expected, state = layers(x, state)
+                output, own = packed(x, own)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_cells(kind: type[nn.RNNCellBase], bias: bool) -> None:
+    cell = sparse(kind(20, 30, bias=bias))
+    packed = small(cell)
+    with torch.no_grad():
+        for x in (torch.randn(4, 20), torch.randn(20)):
+            state = cell(x)
+            assert close(packed(x), state)
+            assert close(packed(x, state), cell(x, state))
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_networks(make: Callable[[], Network]) -> None:
+    network = sparse(make())
+    packed = small(network)
+    with torch.inference_mode():
+        for steps, columns in ((1, 1), (7, 3), (2, 25)):
+            state = own = None
+            for _ in range(3):
+                tokens, targets = torch.randint(60, (2, steps, columns))
+                expected, output = network(tokens, state), packed(tokens, own)
+                state, own = expected.state, output.state
+                assert close(output.hidden, expected.hidden)
+                assert close(own, state)
+                assert close(packed.log_probs(output.hidden), network.log_probs(expected.hidden))
+                assert close(packed.loss(output.hidden, targets), network.loss(expected.hidden, targets))
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(None, 0.40), (torch.bfloat16, 0.24), (torch.int8, 0.17)])
+def test_dtypes_round_weights_and_nothing_else(dtype: torch.dtype | None, share: float) -> None:
+    network = sparse(LSTM(500, 64, 64, tied=True))
+    packed = small(network, dtype)
+    rounded = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, parameter in rounded.named_parameters():
+            if parameter.dim() == 2:
+                path, _, last = name.rpartition(".")
+                parameter.copy_(getattr(packed.get_submodule(path), last))
+        tokens = torch.randint(500, (4, 2))
+        assert close(packed(tokens).hidden, rounded(tokens).hidden)
+    assert held_bytes(packed) <= share * held_bytes(network)
+
+
+def test_what_does_not_pay_stays_dense_and_the_module_stays_as_it_is() -> None:
+    module = nn.Sequential(nn.Linear(600, 500), nn.Linear(500, 600), nn.ReLU(), nn.Linear(600, 4))
+    sparse(module)
+    with torch.no_grad():
+        module[1].weight.fill_(1.0)
+    before = copy.deepcopy(module.state_dict())
+    packed = compress(module)
+    assert [isinstance(layer, PackedLayer) for layer in packed] == [True, False, False, False]
+    assert not any(p.requires_grad for p in packed.parameters())
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
+    x = torch.randn(3, 600)
+    assert torch.allclose(packed(x), module(x), atol=1e-3)
+
+
+def test_a_layer_with_some_weights_packed() -> None:
+    layers = sparse(nn.LSTM(20, 30))
+    with torch.no_grad():
+        layers.weight_hh_l0.uniform_(-0.1, 0.1)
+    packed = small(layers)
+    assert list(packed.packed) == ["weight_ih_l0"]
+    with torch.no_grad():
+        assert close(packed(x := torch.randn(5, 4, 20)), layers(x))
+
+
+def test_hooks_and_subclasses_keep_a_layer_dense() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    hooked = nn.Linear(20, 30)
+    hooked.register_forward_hook(lambda *_: None)
+    packed = small(sparse(nn.Sequential(nn.Linear(20, 20), Doubled(20, 20), hooked)))
+    assert [type(layer).__name__ for layer in packed] == ["PackedLinear", "Doubled", "Linear"]
+
+
+def test_a_tied_weight_is_packed_once() -> None:
+    packed = small(sparse(LSTM(60, 32, 32, tied=True)))
+    assert packed.decoder.packed["weight"] is packed.embedding.packed["weight"]
+    weights = [part for part in packed.modules() if isinstance(part, Packed)]
+    assert len(weights) == 5
+
+
+def test_copies_and_pickles() -> None:
+    network = small(sparse(LSTM(60, 32, 32, tied=True)))
+    tokens = torch.randint(60, (3, 2))
+    file = io.BytesIO()
+    torch.save(network, file)
+    file.seek(0)
+    for again in (copy.deepcopy(network), torch.load(file, weights_only=False)):
+        assert again(tokens).hidden.equal(network(tokens).hidden)
+
+
+def test_export_and_compile_see_operators() -> None:
+    module = sparse(nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 20)))
+    packed, x = small(module), torch.randn(3, 20)
+    with torch.no_grad():
+        program = torch.export.export(packed, (x,))
+        assert "packed_linear" in str(program.graph)
+        assert program.module()(x).equal(packed(x))
+        assert torch.compile(packed, backend="eager", fullgraph=True)(x).equal(packed(x))
+        layers = small(sparse(nn.GRU(20, 30)))
+        sequence = torch.randn(4, 2, 20)
+        exported = torch.export.export(layers, (sequence,)).module()
+        assert close(exported(sequence), layers(sequence))
+
+
+def test_operators_hold_to_torchs_rules() -> None:
+    packed = small(sparse(nn.Linear(20, 30))).packed["weight"]
+    operators = torch.ops.lightning_sparse_rnn
+    with torch.no_grad():
+        torch.library.opcheck(operators.packed_linear.default, (torch.randn(2, 20), *packed._parts, None, 30))
+        torch.library.opcheck(operators.packed_rows.default, (torch.tensor([1, 2]), *packed._parts, 20))
+
+
+def test_where_it_pays() -> None:
+    dense, module = nn.Linear(600, 500), sparse(nn.Linear(600, 500))
+    assert compress_where_it_pays(dense) is dense
+    assert isinstance(compress_where_it_pays(module), PackedLayer)
+    doubled = module.double()
+    assert compress_where_it_pays(doubled) is doubled
+
+
+def test_mistakes() -> None:
+    module = sparse(nn.Linear(600, 500))
+    with pytest.raises(TypeError, match=r"Expected a torch.nn.Module, got dict"):
+        compress({})  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"Expected a module with sparse weights, got one in which 100% to 100%"):
+        compress(nn.Linear(600, 500))
+    with pytest.raises(ValueError, match="there is no layer whose weights can be packed"):
+        compress(nn.ReLU())
+    with pytest.raises(TypeError, match=r"got weight of torch.float64 on cpu. Call `module.float\(\).cpu\(\)` first"):
+        compress(copy.deepcopy(module).double())
+    with pytest.raises(TypeError, match=r"got weight of torch.float32 on meta"):
+        compress(copy.deepcopy(module).to("meta"))
+    with pytest.raises(ValueError, match=r"Expected `dtype` to be one of torch.float32, .*, got torch.float16"):
+        compress(module, torch.float16)
+    packed = compress(module)
+    with pytest.raises(ValueError, match="got one that is compressed"):
+        compress(packed)
+    x = torch.randn(2, 600)
+    with pytest.raises(RuntimeError, match="packed weights compute none, got one that requires them"):
+        packed(x.requires_grad_())
+    x = x.detach()
+    with pytest.raises(RuntimeError, match=r"got one in training mode. Call `.eval\(\)`"):
+        packed.train()(x)
+    packed.eval()
+    with pytest.raises(TypeError, match=r"Expected an input of torch.float32 on the CPU, got torch.float64"):
+        packed(x.double())
+    with pytest.raises(RuntimeError, match="Expected packed weights to stay on the CPU and take float32"):
+        packed.double()
+    with pytest.raises(AttributeError, match="Expected the packed weight 'weight' to stay as it is"):
+        packed.weight = nn.Parameter(torch.zeros(500, 600))
+    with pytest.raises(RuntimeError, match="is packed and takes no other weights"):
+        packed.load_state_dict(module.state_dict())
+    layers = small(sparse(nn.LSTM(20, 30)))
+    with pytest.raises(ValueError, match=r"Expected a state of shapes \[\(1, 4, 30\), \(1, 4, 30\)\]"):
+        layers(torch.randn(5, 4, 20), (torch.zeros(1, 3, 30), torch.zeros(1, 3, 30)))

@@ -1,0 +1,202 @@
+"""Packed weights: bits, values, products and rows, by every set of instructions that this processor has."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_sparse_rnn.inference.build import PATHS, best_path, load_kernel
+from lightning_sparse_rnn.inference.operators import KINDS
+from lightning_sparse_rnn.inference.packing import Packed, _pack, pack
+
+pytestmark = pytest.mark.usefixtures("_kernel")
+DTYPES = list(KINDS)
+#: A last group that is not full, columns that are no multiple of four, and fewer rows than a group.
+SHAPES = [(37, 101), (64, 48), (5, 7), (16, 1), (1, 300)]
+VECTORS = [1, 2, 3, 4, 5, 6, 7, 12, 13, 20, 24, 25, 61, 250]
+
+
+def weight(rows: int, columns: int, density: float = 0.33) -> Tensor:
+    return torch.randn(rows, columns) * (torch.rand(rows, columns) < density)
+
+
+def runnable() -> list[str]:
+    best = best_path()
+    return ["portable", *{"avx512": ["avx2", "avx512"], "avx2": ["avx2"], "neon": ["neon"]}.get(best or "", [])]
+
+
+def test_bits_and_values_by_hand() -> None:
+    dense = torch.zeros(17, 3)
+    dense[0, 0], dense[3, 0], dense[1, 2], dense[16, 1] = 1.0, 2.0, 3.0, 4.0
+    packed = pack(dense)
+    assert packed.masks.tolist() == [[0b1001, 0, 0b10], [0, 1, 0]]
+    assert packed.values.tolist() == [1.0, 2.0, 3.0, 4.0, *[0.0] * 16]
+    assert packed.starts.tolist() == [0, 3]
+    assert packed.density == 4 / 51
+
+
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.33, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_and_made_dense_again_nothing_changes(shape: tuple[int, int], density: float) -> None:
+    dense = weight(*shape, density)
+    assert pack(dense).dense().equal(dense)
+
+
+def test_with_and_without_a_kernel_the_same_is_packed() -> None:
+    dense = weight(37, 101)
+    masks, values = _pack(dense)
+    packed = pack(dense)
+    assert masks.equal(packed.masks)
+    assert values.equal(packed.values[:-16])
+
+
+def test_rounded_values() -> None:
+    dense = weight(37, 101)
+    assert pack(dense, torch.bfloat16).dense().equal(dense.bfloat16().float())
+    scale = dense.abs().amax(1, keepdim=True) / 127
+    assert torch.allclose(pack(dense, torch.int8).dense(), (dense / scale).round() * scale)
+
+
+def test_a_row_of_zeros_in_int8_stays_zero() -> None:
+    dense = weight(20, 30)
+    dense[7] = 0
+    assert pack(dense, torch.int8).dense()[7].eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("path", runnable())
+def test_every_path_multiplies_as_the_portable_one(path: str, dtype: torch.dtype) -> None:
+    for rows, columns in SHAPES:
+        packed, bias = pack(weight(rows, columns), dtype), torch.randn(rows)
+        for vectors in VECTORS:
+            x = torch.randn(vectors, columns)
+            products = [multiplied(name, packed, x, bias) for name in (path, "portable")]
+            assert torch.allclose(*products, atol=1e-4, rtol=1e-5)
+            exact = x.double() @ packed.dense().double().t() + bias
+            assert torch.allclose(products[0].double(), exact, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+@pytest.mark.parametrize("path", runnable())
+def test_every_path_steps_as_the_portable_one(path: str, mode: int) -> None:
+    steps, vectors, size, gates = 4, 3, 21, (4, 3, 1, 1)[mode]
+    packed, bias = pack(weight(gates * size, size)), torch.randn(gates * size)
+    inputs, h, c = 8 * torch.randn(steps, vectors, gates * size), torch.randn(vectors, size), torch.randn(vectors, size)
+    results = []
+    for name in (path, "portable"):
+        outputs, cell = torch.empty(steps, vectors, size), c.clone()
+        load_kernel(name).recurrence(
+            *(part.data_ptr() for part in (inputs, h, cell, *packed._parts[:3])), None, bias.data_ptr(),
+            outputs.data_ptr(), mode, 0, 0, steps, vectors, size, 1,
+        )  # fmt: skip
+        results.append(torch.cat([outputs, cell.unsqueeze(0)]))
+    assert torch.allclose(*results, atol=2e-6)
+
+
+def multiplied(path: str, packed: Packed, x: Tensor, bias: Tensor) -> Tensor:
+    y = torch.full((len(x), packed.shape[0]), torch.nan)
+    parts = [packed.masks, packed.values, packed.starts]
+    scales = None if packed.scales is None else packed.scales.data_ptr()
+    load_kernel(path).linear(
+        x.data_ptr(), *(part.data_ptr() for part in parts), scales, bias.data_ptr(), y.data_ptr(),
+        KINDS[packed.values.dtype], len(x), *packed.shape, 1,
+    )  # fmt: skip
+    return y
+
+
+def test_two_threads_give_the_bits_of_one() -> None:
+    packed, threads = pack(weight(800, 900)), torch.get_num_threads()
+    for vectors in (1, 30):
+        x = torch.randn(vectors, 900)
+        one = packed.linear(x)
+        torch.set_num_threads(2)
+        try:
+            assert packed.linear(x).equal(one)
+        finally:
+            torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("vectors", [24, 100, 256])
+def test_products_by_csr_are_the_same(vectors: int) -> None:
+    dense, bias = weight(300, 200, 0.05), torch.randn(300)
+    packed, x = pack(dense), torch.randn(vectors, 200)
+    assert torch.allclose(packed.linear(x, bias), torch.nn.functional.linear(x, dense, bias), atol=1e-4)
+    assert packed._csr is not None
+
+
+def test_values_that_are_not_finite_act_as_in_a_dense_product() -> None:
+    dense = weight(40, 30)
+    dense[3, 4] = torch.inf
+    x = torch.randn(2, 30)
+    x[1, 9] = torch.nan
+    assert torch.allclose(pack(dense).linear(x), x @ dense.t(), atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows(dtype: torch.dtype) -> None:
+    packed = pack(weight(37, 101), dtype)
+    indices = torch.tensor([[0, 36, 16], [5, 5, 15]])
+    assert packed.rows(indices).equal(packed.dense()[indices])
+    assert packed.rows(indices.int()).equal(packed.dense()[indices])
+    for wrong in (-1, 37):
+        with pytest.raises(IndexError, match="Expected indices from 0 to 36"):
+            packed.rows(torch.tensor([wrong]))
+
+
+def test_weights_that_were_changed_are_refused() -> None:
+    packed = pack(weight(37, 101))
+    copied = copy.deepcopy(packed)
+    copied.linear(torch.randn(1, 101))
+    packed.masks[0, 0] = 0
+    with pytest.raises(RuntimeError, match=r"changed since.*call `compress` again"):
+        packed.linear(torch.randn(1, 101))
+
+
+def test_parts_that_do_not_belong_together_are_refused() -> None:
+    packed = pack(weight(37, 101))
+    with pytest.raises(ValueError, match="packed values"):
+        Packed((37, 101), packed.masks, packed.values[:-1])
+    with pytest.raises(ValueError, match="masks of 3 groups of 100 columns"):
+        Packed((37, 100), packed.masks, packed.values)
+    with pytest.raises(ValueError, match="a scale for each of 37 rows"):
+        Packed((37, 101), packed.masks, packed.values.to(torch.int8))
+
+
+def test_bytes() -> None:
+    dense = torch.zeros(1600, 1000)
+    dense[:, ::4] = 1.0
+    for dtype, share in zip(DTYPES, (0.25 + 1 / 32, 0.25 / 2 + 1 / 32, 0.25 / 4 + 1 / 32), strict=True):
+        assert pack(dense, dtype).nbytes / dense.nbytes == pytest.approx(share, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"CXX": "no-such-compiler"}, "UserWarning: Packed weights are made dense"),
+        (
+            {"LIGHTNING_SPARSE_RNN_KERNEL": "avx1024"},
+            "to be one of avx512, avx2, neon, portable or none, got 'avx1024'",
+        ),
+    ],
+)
+def test_without_a_kernel_one_line_says_so(environment: dict[str, str], said: str, tmp_path: Path) -> None:
+    code = (
+        "import torch; from torch import nn; from lightning_sparse_rnn.inference import compress\n"
+        "layer = nn.Linear(600, 500); layer.weight.data[:, ::2] = 0; dense = compress(layer); compress(layer)\n"
+        "x = torch.rand(2, 600); print(type(dense) is nn.Linear, dense(x).equal(layer(x)))"
+    )
+    environment = {**os.environ, "LIGHTNING_SPARSE_RNN_CACHE": str(tmp_path), **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.count(said) == 1
+    assert ("True True" in done.stdout) == (done.returncode == 0)
+
+
+def test_all_paths_are_tested_somewhere() -> None:
+    assert set(runnable()) <= set(PATHS)
+    assert np.little_endian
