@@ -26,6 +26,7 @@ READ = (
     "matmul_precision",
     "sparsity",
     "prune_rate",
+    "initial_scale",
     "output",
 )
 # What a run itself gives its Trainer, and where the command line says it.
