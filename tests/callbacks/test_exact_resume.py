@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_runs import NETWORKS, QUIET, Recipe, rest_differs
+from lightning_runs import (
+    NETWORKS,
+    QUIET,
+    Recipe,
+    Record,
+    Rising,
+    Run,
+    loaders,
+    make_trainer,
+    rest_differs,
+    sparse_callbacks,
+    toy,
+)
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
+from lightning_sparse_rnn.callbacks.exact_resume import ExactResume
 from lightning_sparse_rnn.sparsity.rules.growth import GROWTH
 
 pytestmark = QUIET
@@ -110,3 +126,61 @@ def test_a_checkpoint_of_a_validations_end_brings_its_metrics_along_to_the_epoch
     assert len(at_validations) == 4
     for path in at_validations:
         assert run(path).best_model_score == whole.best_model_score, path.name
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_a_trainer_has_one_exact_resume_behind_the_last_of_ours_and_before_what_saves(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    listed = [
+        SelfishSparseCallback(0.5),
+        NonMonotonicAveraging("rising"),
+        pl.callbacks.Timer(),
+        ModelCheckpoint(tmp_path),
+    ]
+    trainer = make_trainer(tmp_path, [listed[index] for index in order], max_epochs=1)
+    for _ in range(2):
+        trainer.fit(toy(), *loaders())
+        (found,) = [index for index, each in enumerate(trainer.callbacks) if isinstance(each, ExactResume)]
+        assert found == 1 + max(trainer.callbacks.index(each) for each in listed[:2])
+        assert found < trainer.callbacks.index(listed[3])
+
+
+@pytest.mark.parametrize("ours", [[SelfishSparseCallback], [NonMonotonicAveraging]])
+def test_each_of_ours_brings_it_along_also_to_a_test(tmp_path: Path, ours: list[type]) -> None:
+    trainer = make_trainer(tmp_path, [kind() for kind in ours])
+    trainer.test(toy(), loaders()[1], verbose=False)
+    assert [type(each) for each in trainer.callbacks][:2] == [*ours, ExactResume]
+
+
+class Interrupts(pl.Callback):
+    """Breaks off the third validation when it has ended, before or after our callbacks have seen that."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.current_epoch == 2:
+            raise RuntimeError("the machine is gone")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`.fit.ckpt_path=None.` was called without a model",
+    "ignore:.fit.ckpt_path=.last.. is set, but there is no last checkpoint",
+)
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_validation_is_made_again_unless_all_of_ours_have_seen_its_end(tmp_path: Path, position: int) -> None:
+    whole = TEXT.run(tmp_path)
+
+    def run(*callbacks: pl.Callback, seed: int = 1, **options: Any) -> Run:
+        module, record = TEXT.module(seed), Record()
+        sparse, averaging = sparse_callbacks()
+        listed = [sparse, averaging]
+        for callback in callbacks:
+            listed.insert(position, callback)
+        save = pl.callbacks.OnExceptionCheckpoint(tmp_path, filename="broken")
+        trainer = make_trainer(tmp_path, [Rising(), *listed, record, save], max_epochs=4)
+        torch.manual_seed(seed)
+        trainer.fit(module, **TEXT.feed(tmp_path), **options)
+        return Run(trainer, module, record.rows)
+
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        run(Interrupts())
+    assert not rest_differs(whole, run(seed=2, ckpt_path=tmp_path / "broken.ckpt"))
