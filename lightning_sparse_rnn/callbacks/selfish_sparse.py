@@ -63,8 +63,8 @@ class SelfishSparseCallback(Callback):
     before clipping. All sparse parameters must have one there, or, with several optimizers, at the step of their own.
     The update is made before that step is taken.
 
-    A Trainer has one of these: two would mask the same parameters. Where tensors are to be of different densities, pass
-    an ``allocation`` of your own, a function from shapes by name and the density to counts by name.
+    A Trainer has one of these: two would mask the same parameters. For tensors of different densities see
+    ``allocation``, which takes densities by pattern over the parameters' names, or a function.
 
     Raises:
         ValueError: an option is out of range or unknown.
