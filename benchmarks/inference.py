@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from benchmarks.machine import machine, versions
 from lightning_sparse_rnn.inference import compress
 from lightning_sparse_rnn.inference.build import kernel
-from lightning_sparse_rnn.inference.compression import held_bytes
+from lightning_sparse_rnn.inference.compression import REPLACED, held_bytes
 from lightning_sparse_rnn.inference.packing import Packed, pack
 from lightning_sparse_rnn.models import GRU, LSTM, Network, RecurrentHighwayNetwork
 
 Sides = Mapping[str, Callable[[], Any]]
 VALUES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-DENSE = "dense float32"
+DENSE, SAME = "dense float32", "dense, same code"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -159,7 +159,7 @@ def _networks(given: argparse.Namespace) -> None:
     }
     if given.small:
         made = {"LSTM 2×64": lambda: LSTM(300, 64, 64, 2)}
-    columns = [f"packed {name}" for name in VALUES] + ["dynamic int8"]
+    columns = [SAME, *(f"packed {name}" for name in VALUES), "dynamic int8"]
     print("| network | density | batch | dense, tokens/s | " + " | ".join(columns) + " |")
     print("|---" * (4 + len(columns)) + "|")
     sizes = []
@@ -167,10 +167,14 @@ def _networks(given: argparse.Namespace) -> None:
         for density in (0.33, 0.1):
             with torch.inference_mode(False), torch.no_grad():
                 network = sparse(make(), density)
-                sides = {DENSE: network, **{f"packed {name}": compress(network, d) for name, d in VALUES.items()}}
+                sides = {
+                    DENSE: network,
+                    SAME: _same_code(network),
+                    **{f"packed {name}": compress(network, d) for name, d in VALUES.items()},
+                }
                 layers = {nn.Linear, nn.LSTM, nn.GRU}
                 sides["dynamic int8"] = torch.ao.quantization.quantize_dynamic(_plain(network), layers)
-            held = [held_bytes(side) / held_bytes(network) for side in list(sides.values())[1:-1]]
+            held = [held_bytes(side) / held_bytes(network) for side in list(sides.values())[2:-1]]
             sizes.append(
                 [what, f"{density}", f"{held_bytes(network) / 1e6:.1f} MB", *(f"{share:.3f}" for share in held)]
             )
@@ -186,7 +190,7 @@ def _networks(given: argparse.Namespace) -> None:
                     *(f"{ratio(times, n):.2f}" for n in columns),
                 ]
                 print("| " + " | ".join(cells) + " |", flush=True)
-    print("\n| network | density | dense, held | " + " | ".join(columns[:-1]) + " |")
+    print("\n| network | density | dense, held | " + " | ".join(columns[1:-1]) + " |")
     print("|---" * (3 + len(VALUES)) + "|")
     for row in sizes:
         print("| " + " | ".join(row) + " |")
@@ -198,6 +202,12 @@ def sparse(network: Network, density: float) -> Network:
         if parameter.dim() == 2:
             parameter.mul_(torch.rand_like(parameter) < density)
     return network.eval()
+
+
+def _same_code(network: Network) -> nn.Module:
+    """The network with the layers that packed weights have, and no weight packed."""
+    layers = [layer for layer in network.modules() if type(layer) in REPLACED and not isinstance(layer, nn.Embedding)]
+    return copy.deepcopy(network, {id(layer): REPLACED[type(layer)](layer, {}) for layer in layers})
 
 
 def _plain(network: Network) -> Network:

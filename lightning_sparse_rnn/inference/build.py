@@ -18,12 +18,14 @@ import torch
 
 __all__ = ["PATHS", "Kernel", "best_path", "kernel", "load_kernel"]
 
+_AVX512 = (
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mpopcnt", "-mbmi2"),
+    "-mprefer-vector-width=512",
+)
 #: The compiler's options for each set of instructions; the portable one is for tests, and slower than dense products.
 PATHS = {
-    "avx512": (
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mpopcnt", "-mbmi2"),
-        "-mprefer-vector-width=512",
-    ),
+    "avx512_vbmi2": (*_AVX512, "-mavx512vbmi2"),
+    "avx512": _AVX512,
     "avx2": ("-mavx2", "-mfma", "-mpopcnt", "-mbmi2"),
     "neon": (),
     "portable": ("-DPORTABLE",),
@@ -92,7 +94,15 @@ def best_path() -> str | None:
         return None
     if platform.machine().lower() in ("aarch64", "arm64"):
         return "neon"
-    return {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
+    path = {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
+    return "avx512_vbmi2" if path == "avx512" and "avx512_vbmi2" in _flags() else path
+
+
+def _flags() -> list[str]:
+    """What Linux says that the processor can do."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
 @functools.cache

@@ -20,11 +20,11 @@ from lightning_sparse_rnn.models.highway import HighwayLayer
 from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.ordered_neurons import OrderedNeuronsLayer
 
-__all__ = ["compress", "compress_where_it_pays", "held_bytes", "replaced"]
+__all__ = ["REPLACED", "compress", "compress_where_it_pays", "held_bytes", "replaced"]
 
 Module = TypeVar("Module", bound=nn.Module)
-# What stands in for a layer of exactly this type; a subclass may do something else with its weights.
-_PACKED: dict[type[nn.Module], type[PackedLayer]] = {
+#: What stands in for a layer of exactly this type; a subclass may do something else with its weights.
+REPLACED: dict[type[nn.Module], type[PackedLayer]] = {
     nn.Linear: PackedLinear,
     Linear: PackedLinear,
     nn.Embedding: PackedEmbedding,
@@ -111,7 +111,7 @@ def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
     for path, layer in _replaceable(module):
         own = {name: packed[path + name] for name in layer._parameters if path + name in packed}
         if own:
-            stand_ins[id(layer)] = _PACKED[type(layer)](layer, own)
+            stand_ins[id(layer)] = REPLACED[type(layer)](layer, own)
     # To deepcopy the layers are copied already, by their stand-ins: their dense weights are not copied.
     result: Module = stand_ins.get(id(module)) or copy.deepcopy(module, stand_ins)
     return result.eval().requires_grad_(False)
@@ -129,7 +129,7 @@ def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (f"{path}." if path else "", layer)
         for path, layer in module.named_modules()
-        if type(layer) in _PACKED and not (layer._forward_hooks or layer._forward_pre_hooks)
+        if type(layer) in REPLACED and not (layer._forward_hooks or layer._forward_pre_hooks)
     ]
 
 

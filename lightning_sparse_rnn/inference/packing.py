@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,8 @@ from lightning_sparse_rnn.inference.operators import KINDS, packed_linear, packe
 
 __all__ = ["SMALLEST", "Packed", "pack", "worth_packing"]
 
-#: Rows that are packed together, and values that are read beyond the last one.
-ROWS = 16
+# Rows that are packed together, and values that the kernel may read beyond the last one.
+ROWS, SPARE = 16, 64
 # Above this share of live weights a product takes longer than a dense one, measured for one vector and for twenty.
 _DENSEST = 0.6
 #: With fewer weights than this, a call of torch's product takes no longer, measured for layers of 32 to 400 features.
@@ -35,7 +36,7 @@ class Packed(nn.Module):
         shape: (rows, columns).
         masks: (groups, columns), int16. Bit i is set where row 16·group + i is not zero, the lowest bit first.
         values: 1-D, float32, bfloat16 or int8: the weights at set bits, group by group, in each column by column, in
-            each row by row; then 16 zeros.
+            each row by row; then 64 zeros.
         scales: for int8 only, (rows,), float32: what a row's values are multiplied by.
 
     Raises:
@@ -51,9 +52,9 @@ class Packed(nn.Module):
         super().__init__()
         rows, columns = self.shape = shape
         counts = _counts(masks, rows, columns)
-        if values.dtype not in KINDS or values.shape != (sum(counts) + ROWS,):
+        if values.dtype not in KINDS or values.shape != (sum(counts) + SPARE,):
             raise ValueError(
-                f"Expected {sum(counts) + ROWS} packed values, got {tuple(values.shape)} of {values.dtype}."
+                f"Expected {sum(counts) + SPARE} packed values, got {tuple(values.shape)} of {values.dtype}."
             )
         if (scales is None) == (values.dtype == torch.int8) or (scales is not None and scales.shape != (rows,)):
             raise ValueError(f"Expected a scale for each of {rows} rows with int8 values, and none with others.")
@@ -64,7 +65,7 @@ class Packed(nn.Module):
 
     def _remember(self) -> None:
         """Keep at hand what every call looks at: a module's own attributes take longer than a small product."""
-        self.density = (len(self.values) - ROWS) / math.prod(self.shape)  # the share that is not zero
+        self.density = (len(self.values) - SPARE) / math.prod(self.shape)  # the share that is not zero
         self._parts = (self.masks, self.values, self.starts, self.scales)
         self._versions = self._present_versions()
         self._csr: Tensor | None = None
@@ -119,7 +120,7 @@ class Packed(nn.Module):
             return self.rows(torch.arange(rows))
         live = _unpacked_bits(self.masks, columns)
         groups = torch.zeros(len(live), columns, ROWS)
-        groups[live] = self.values[:-ROWS].float()
+        groups[live] = self.values[:-SPARE].float()
         dense = groups.transpose(1, 2).reshape(-1, columns)[:rows].contiguous()
         return dense if self.scales is None else dense.mul_(self.scales.unsqueeze(1))
 
@@ -193,7 +194,7 @@ def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> Packed:
         weight = (weight / scales.unsqueeze(1)).round_()
     built = kernel()
     masks, values = _pack(weight) if built is None else _pack_by(built, weight)
-    values = torch.cat([values.to(dtype), torch.zeros(ROWS, dtype=dtype)])
+    values = torch.cat([values.to(dtype), torch.zeros(SPARE, dtype=dtype)])
     return Packed((weight.size(0), weight.size(1)), masks, values, scales)
 
 
@@ -234,5 +235,6 @@ def _csr_of(dense: Tensor) -> Tensor:
     """A CSR matrix with indices of 32 bits, which MKL takes as they are."""
     live = dense != 0
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), live.sum(1).cumsum(0)]).int()
-    with torch.sparse.check_sparse_tensor_invariants(False):
+    with torch.sparse.check_sparse_tensor_invariants(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that CSR matrices are new to torch
         return torch.sparse_csr_tensor(starts, live.nonzero()[:, 1].int(), dense[live], dense.shape)

@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from packed_modules import sparse
+from torch import nn
 
 from lightning_sparse_rnn.commands import evaluate, export, generate, report
 from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.inference.build import kernel
+from lightning_sparse_rnn.inference.compression import compress_where_it_pays
+from lightning_sparse_rnn.inference.recurrent import PackedRecurrent
 from lightning_sparse_rnn.models import LanguageModel
 
 # Lightning 2.6's own, with the newest torch.
@@ -209,3 +214,31 @@ def test_a_text_from_elsewhere_needs_no_training_text(
     torch.save(saved, folder / "best.ckpt")
     with pytest.raises(SystemExit, match="it was written before they had one"):
         evaluate.main([str(folder), "--text", str(copy)])
+
+
+def test_one_column_on_a_cpu_is_tested_with_packed_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel() is None:
+        pytest.skip("there is no C++ compiler")
+    saved = torch.load(folder / "best.ckpt", weights_only=True)
+    network = {**NETWORK, "hidden_size": 256}
+    vocabulary = saved["state_dict"]["network.embedding.weight"].size(0)
+    model = sparse(LanguageModel(network, vocabulary, OPTIMIZER))
+    saved |= {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(saved, folder / "best.ckpt")
+    change(folder, "model.network.hidden_size", 256)
+    change(folder, "data.test_batch_size", None)
+    found = []
+
+    def watched(network: nn.Module) -> nn.Module:
+        found.append(compress_where_it_pays(network))
+        return found[-1]
+
+    monkeypatch.setattr(evaluate, "compress_where_it_pays", watched)
+    perplexity(capsys, str(folder))
+    assert not found
+    packed = perplexity(capsys, str(folder), "data.test_batch_size=1")
+    assert isinstance(found[0].layers, PackedRecurrent)
+    monkeypatch.setattr(evaluate, "compress_where_it_pays", lambda network: network)
+    assert perplexity(capsys, str(folder), "data.test_batch_size=1") == pytest.approx(packed, rel=1e-5)

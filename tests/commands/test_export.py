@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lightning_sparse_rnn.commands.export import main
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.models import LSTM, LanguageModel
 from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.sparse_files import load_sparse
@@ -77,3 +79,68 @@ def test_what_the_weights_mean_stands_beside_them(text: Path, tmp_path: Path) ->
     assert Vocabulary.from_state(about["vocabulary"]) == data.vocabulary
     again = LanguageModel(**about["model"])
     again.load_state_dict(load_sparse(tmp_path / "weights.sparse.pt"))
+
+
+@pytest.fixture
+def model(run: Path) -> LanguageModel:
+    """A sparse language model, whose checkpoint stands in the run's folder."""
+    network = {"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 24, "hidden_size": 24, "tied": True}
+    model = LanguageModel(network, 40).eval()
+    SparseTopology(model, 0.67)
+    saved = {"state_dict": model.state_dict(), "global_step": 5, "hyper_parameters": dict(model.hparams)}
+    torch.save(saved, run / "best.ckpt")
+    return model
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-6), ("bfloat16", 0.01), ("int8", 0.02)])
+def test_packed(dtype: str, within: float, run: Path, model: LanguageModel, capsys: pytest.CaptureFixture[str]) -> None:
+    if kernel() is None:
+        pytest.skip("there is no C++ compiler")
+    main([str(run), "--format", "packed", "--dtype", dtype])
+    code = "\n".join(line.strip() for line in capsys.readouterr().out.splitlines()[2:])
+    found: dict[str, Any] = {}
+    exec(code, found)
+    tokens = torch.randint(40, (5, 2))
+    assert torch.allclose(found["network"](tokens).hidden, model(tokens).hidden, atol=within)
+
+
+def test_dense(run: Path, model: LanguageModel) -> None:
+    main([str(run), "--format", "dense"])
+    LSTM(40, 24, 24, tied=True).load_state_dict(torch.load(run / "weights.pt", weights_only=True))
+
+
+def test_safetensors_by_its_own_library(run: Path, model: LanguageModel) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    main([str(run), "--format", "safetensors"])
+    weights = safetensors.load_file(run / "weights.safetensors")
+    expected = model.network.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(weights[name].equal(tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that export alone needs
+def test_onnx_by_its_own_runtime(run: Path, model: LanguageModel) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    main([str(run), "--format", "onnx"])
+    session = runtime.InferenceSession(run / "network.onnx")
+    state = None
+    with torch.no_grad():
+        parts = [torch.zeros(2, 3, 24).numpy()] * 2
+        for _ in range(3):
+            tokens = torch.randint(40, (1, 3))
+            found, *parts = session.run(None, {"tokens": tokens.numpy(), "state_0": parts[0], "state_1": parts[1]})
+            output = model.network(tokens, state)
+            state = output.state
+            expected = [model.network.log_probs(output.hidden), *state]
+            assert all(
+                torch.allclose(torch.from_numpy(a), b, atol=1e-5)
+                for a, b in zip([found, *parts], expected, strict=True)
+            )
+
+
+def test_formats_of_networks_need_a_language_model(run: Path) -> None:
+    for kind in ("packed", "dense"):
+        with pytest.raises(SystemExit, match="Expected a checkpoint of a LanguageModel"):
+            main([str(run), "--format", kind, "--checkpoint", str(run / "other.ckpt")])

@@ -25,7 +25,10 @@ from lightning_sparse_rnn.models import (
     RecurrentHighwayNetwork,
 )
 
-pytestmark = pytest.mark.usefixtures("_kernel")
+pytestmark = [
+    pytest.mark.usefixtures("_kernel"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+]
 
 RECURRENT = [
     (nn.LSTM, {}),

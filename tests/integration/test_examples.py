@@ -35,6 +35,11 @@ def run(name: str, cuts: dict[str, str], folder: Path, *arguments: str) -> str:
             {"max_epochs=8": "max_epochs=2", "waves(2000, 0), 50": "waves(200, 0), 50"},
             "at sparsity 90.0%",
         ),
+        (
+            "streaming_gru",
+            {"max_epochs=3": "max_epochs=1", "spoken(800, 0)": "spoken(50, 0)", "spoken(40, 1)": "spoken(2, 1)"},
+            "compressed: accuracy",
+        ),
         ("bare_loop", {"COLUMNS = 16, 50": "COLUMNS = 2, 500"}, "4979 of 49792 weights live"),
     ],
 )

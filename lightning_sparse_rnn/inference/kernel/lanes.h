@@ -5,6 +5,7 @@
 //   multiply_add(v, x, sum)        v · x + sum for each of the 16
 //   multiply(a, b), add(a, b)
 //   expand(values, mask)           the next values at the set bits of the mask, 0 at the others; reads up to 16 values
+//   expand_four(values, bits, to)  the same for four columns, where there are instructions for it; reads up to 64
 //   WIDEST                         of how many vectors the sums fit into registers
 //   GROUPS                         how many groups of 16 rows a tile has
 
@@ -90,6 +91,29 @@ INLINE Lanes expand(const int8_t* values, uint32_t mask) {
   __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
   return _mm512_cvtepi32_ps(_mm512_maskz_expand_epi32(__mmask16(mask), wide));
 }
+
+#ifdef __AVX512VBMI2__
+// Values of one or two bytes are expanded four columns, or two, at a time.
+INLINE void expand_four(const int8_t* values, uint64_t bits, Lanes (&to)[4]) {
+  const __m512i all = _mm512_maskz_expand_epi8(bits, _mm512_loadu_si512(values));
+  to[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_castsi512_si128(all)));
+  to[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(all, 1)));
+  to[2] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(all, 2)));
+  to[3] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(all, 3)));
+}
+INLINE Lanes widened(__m256i values) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+}
+INLINE void expand_four(const Bfloat16* values, uint64_t bits, Lanes (&to)[4]) {
+  const uint32_t first = uint32_t(bits), last = uint32_t(bits >> 32);
+  const __m512i low = _mm512_maskz_expand_epi16(first, _mm512_loadu_si512(values));
+  const __m512i high = _mm512_maskz_expand_epi16(last, _mm512_loadu_si512(values + __builtin_popcount(first)));
+  to[0] = widened(_mm512_castsi512_si256(low));
+  to[1] = widened(_mm512_extracti64x4_epi64(low, 1));
+  to[2] = widened(_mm512_castsi512_si256(high));
+  to[3] = widened(_mm512_extracti64x4_epi64(high, 1));
+}
+#endif
 
 #elif defined(__AVX2__)
 

@@ -3,7 +3,7 @@
 // A weight (rows, columns) is cut into groups of 16 rows, the last one filled up with zeros. For each group and each
 // column there are 16 bits, the lowest for the group's first row, that say which of the 16 weights are not zero; these
 // stand one after the other in `values`, column by column, and `starts` says where each group's begin. After the last
-// value there are 16 more, which are read and not used.
+// value there are 64 more, which are read and not used.
 //
 // The 16 weights of a column are expanded in registers, and multiplied with one number of each vector.
 
@@ -39,6 +39,16 @@ struct Group {
     uint64_t bits;
     std::memcpy(&bits, masks, sizeof bits);
     __builtin_prefetch(values + AHEAD / sizeof(T));
+#ifdef __AVX512VBMI2__
+    if constexpr (sizeof(T) < sizeof(float)) {
+      Lanes weights[4];
+      expand_four(values, bits, weights);
+      UNROLLED for (int i = 0; i < 4; ++i) use(i, weights[i]);
+      values += __builtin_popcountll(bits);
+      masks += 4;
+      return;
+    }
+#endif
     use(0, expand(values, masks[0]));
     use(1, expand(values + __builtin_popcountll(bits & 0xffff), masks[1]));
     use(2, expand(values + __builtin_popcountll(bits & 0xffffffff), masks[2]));
@@ -191,6 +201,7 @@ void many(const float* x, const Group<T>& weight, const int64_t* starts, const S
 template <class T>
 void linear(const float* x, const Group<T>& weight, const int64_t* starts, const Shape& shape, const Output& output,
             int threads) {
+  if (shape.vectors == 0) return;
   // The least of these widths that holds all vectors; those that a processor has no room for are not made.
 #define WIDTH(N) \
   if (shape.vectors <= N && N <= WIDEST) return few<(N <= WIDEST ? N : 1)>(x, weight, starts, shape, output, threads);
