@@ -181,6 +181,9 @@ class SelfishSparseCallback(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._fit.expect(pl_module, resumes=trainer.state.fn == "fit")
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._steps.enforce()  # in place: the checkpoint's `state_dict` has the parameters' own memory
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not state_dict:
             return
@@ -236,6 +239,7 @@ class SelfishSparseCallback(Callback):
         )
 
     def _let_go(self) -> None:
+        self._steps.enforce()  # hooks of the module come after ours, and an exception may come before the masks
         self._steps.end()
         self._steps = NoSteps()
 
@@ -260,6 +264,9 @@ class SelfishSparseCallback(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._steps.enforce()  # for weights that are saved alone, and nobody asks us
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._before_step(trainer, optimizer)  # which torch tells of too, but for steps that take a closure
