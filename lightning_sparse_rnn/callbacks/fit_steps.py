@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -106,6 +107,14 @@ class FitSteps:
             finite=getattr(self._trainer.precision_plugin, "scaler", None) is not None,
         )
 
+    def waiting(self) -> dict[str, Any]:
+        """Return the gradients that have come for an update that waits for others."""
+        return self._gradients.saved(self._topology.parameters)
+
+    def go_on(self, waiting: Mapping[str, Any]) -> None:
+        """Take over what :meth:`waiting` returned."""
+        self._gradients.load(waiting, self._topology.parameters)
+
     def trained(self) -> list[Tensor]:
         """Return what has been stepped since the last update, or could be: it may be switched off in turns."""
         stepped = self._masked.take_stepped()
@@ -133,3 +142,7 @@ class NoSteps(FitSteps):
 
     def enforce(self) -> None:
         """There is nothing to mask."""
+
+    def waiting(self) -> dict[str, Any]:
+        """There is nothing that has come."""
+        return {}

@@ -119,6 +119,7 @@ class SelfishSparseCallback(Callback):
         self._fit = FitTopology(options, None if ramp is None else ramp.first)
         self._steps: FitSteps = NoSteps()  # of the fit that goes on
         self._begins = False  # whether the fit that has started begins a run
+        self._waiting: dict[str, Any] | None = None  # gradients of a saved run that its next update waits with
         self._batch = 0  # of its epoch, the one that is trained on
         self._updates: list[dict[str, Any]] = []
 
@@ -176,7 +177,8 @@ class SelfishSparseCallback(Callback):
         if topology is None:
             return {}
         saved = {"topology": dict(topology), "options": self._fit.made_with(), "updates": list(self._updates)}
-        return {**saved, **self._clock.state_dict()}
+        waiting = self._steps.waiting()
+        return {**saved, **self._clock.state_dict(), **({"gradients": waiting} if waiting.get("found") else {})}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._fit.expect(pl_module, resumes=trainer.state.fn == "fit")
@@ -189,6 +191,7 @@ class SelfishSparseCallback(Callback):
             return
         if self._fit.load(state_dict["topology"]):
             self._clock.load_state_dict(state_dict)
+            self._waiting = state_dict.get("gradients")
         self._updates = list(state_dict["updates"])
         self._fit.warn_of_other(state_dict["options"])
 
@@ -205,6 +208,9 @@ class SelfishSparseCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begins = self._fit.begin(pl_module, trainer.optimizers, unstepped=trainer.global_step == 0)
         self._follow(trainer)
+        if self._waiting is not None and not self._begins:
+            self._steps.go_on(self._waiting)
+        self._waiting = None
         warn_of_companions(self._clock, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

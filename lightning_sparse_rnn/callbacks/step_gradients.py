@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -22,6 +23,18 @@ class StepGradients:
     def clear(self) -> None:
         """Begin anew, for another update."""
         self._found, self._resting, self._missing = {}, set(), []
+
+    def saved(self, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
+        """Return what has come so far, by name."""
+        found = {name: self._found[p].clone() for name, p in named.items() if p in self._found}
+        resting = [name for name, p in named.items() if p in self._resting]
+        return {"found": found, "resting": resting, "missing": list(self._missing)}
+
+    def load(self, saved: Mapping[str, Any], named: Mapping[str, nn.Parameter]) -> None:
+        """Take over what :meth:`saved` returned."""
+        self._found = {named[name]: gradient.to(named[name]) for name, gradient in saved["found"].items()}
+        self._resting = {named[name] for name in saved["resting"]}
+        self._missing = list(saved["missing"])
 
     def check_all_came(self) -> None:
         """Raise, when the next update is due, if some gradients of the last one have come and others never did."""
