@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,9 @@ class SelfishSparseCallback(Callback):
         self._fit.warn_of_other(state_dict["options"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_steps": NoSteps()}
+        # `copy.copy` shares what is in here: a copy is to go its own way from now on.
+        own = {"_fit": copy.copy(self._fit), "_clock": copy.copy(self._clock), "_updates": list(self._updates)}
+        return {**super().__getstate__(), **own, "_steps": NoSteps()}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
