@@ -229,9 +229,9 @@ class SelfishSparseCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            moved = len(self._updates) > 1 or not self._clock.updates
-            trained = self._clock.steps > self._updates[0]["step"] if self._updates else False
-            tell_end(self.topology, None if self.sparsity_reached else self._fit.options.sparsity, moved or not trained)
+            stepped = bool(self._updates) and self._clock.steps > self._updates[0]["step"]
+            moved = len(self._updates) > 1 or not self._clock.updates or not stepped
+            tell_end(self.topology, None if self.sparsity_reached else self._fit.options.sparsity, moved)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._let_go()
@@ -243,9 +243,8 @@ class SelfishSparseCallback(Callback):
     def _follow(self, trainer: Trainer) -> None:
         """Mask what the optimizers step from now on, and count their steps."""
         self._let_go()
-        self._steps = FitSteps(
-            trainer, self.topology, self._clock.count_step, self._before_step, forgets=self._clock.updates
-        )
+        count, before = self._clock.count_step, self._before_step
+        self._steps = FitSteps(trainer, self.topology, count, before, forgets=self._clock.updates)
 
     def _let_go(self) -> None:
         self._steps.enforce()  # hooks of the module come after ours, and an exception may come before the masks
