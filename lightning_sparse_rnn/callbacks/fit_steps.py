@@ -113,7 +113,8 @@ class FitSteps:
 
     def go_on(self, waiting: Mapping[str, Any]) -> None:
         """Take over what :meth:`waiting` returned."""
-        self._gradients.load(waiting, self._topology.parameters)
+        if waiting:
+            self._gradients.load(waiting, self._topology.parameters)
 
     def trained(self) -> list[Tensor]:
         """Return what has been stepped since the last update, or could be: it may be switched off in turns."""

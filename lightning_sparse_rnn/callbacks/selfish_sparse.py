@@ -13,11 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_sparse_rnn.callbacks.base import Callback
-from lightning_sparse_rnn.callbacks.compatibility import (
-    refuse_endless,
-    refuse_unsupported,
-    warn_of_companions,
-)
+from lightning_sparse_rnn.callbacks.compatibility import refuse_endless, refuse_unsupported, warn_of_companions
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
 from lightning_sparse_rnn.callbacks.fit_steps import FitSteps, NoSteps
 from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_state
@@ -28,8 +24,7 @@ from lightning_sparse_rnn.sparsity.history import record
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, InitialScale, PositionRule, ShareRule
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
-from lightning_sparse_rnn.sparsity.rules.schedules import SCHEDULES, PruneRate, Schedule, SparsityRamp
-from lightning_sparse_rnn.utilities.lookup import find_rule
+from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate, Schedule, SparsityRamp
 from lightning_sparse_rnn.utilities.trainer_state import limits, progress
 
 __all__ = ["SelfishSparseCallback"]
@@ -50,13 +45,10 @@ class SelfishSparseCallback(Callback):
         prune_rate: share of live weights replaced at the first update, in [0, 1).
         min_prune_rate: the same when training ends, at most ``prune_rate``.
         schedule: how the rate goes from one to the other over all optimizer steps: ``"cosine"``, ``"linear"``,
-            ``"cubic"``, ``"constant"``, or a function (or its import path) from the share of training that is done and
-            the first and last rate to the rate.
+            ``"cubic"``, ``"constant"``, or a function of the share of training done, the first and the last rate.
         update_every_n_epochs: epochs between updates. ``None``: the topology stays as it is.
-        update_every_n_steps: optimizer steps between updates; where it is given, ``update_every_n_epochs`` counts for
-            nothing.
-        initial_sparsity: start at this sparsity, at most ``sparsity``, and go from it to ``sparsity`` by pruning more
-            than is regrown. ``None``: the sparsity is constant.
+        update_every_n_steps: optimizer steps between updates, instead of epochs.
+        initial_sparsity: start at this sparsity, and prune more than is regrown until ``sparsity``. ``None``: constant.
         sparsity_schedule: how it goes there, like ``schedule``.
         sparsity_reached_at: share of training, in (0, 1), from which on the sparsity is ``sparsity``.
 
@@ -64,8 +56,7 @@ class SelfishSparseCallback(Callback):
     before clipping. All sparse parameters must have one there, or, with several optimizers, at the step of their own.
     The update is made before that step is taken.
 
-    A Trainer has one of these: two would mask the same parameters. For tensors of different densities see
-    ``allocation``, which takes densities by pattern over the parameters' names, or a function.
+    A Trainer has one of these; ``allocation`` takes different densities for different parameters.
 
     Raises:
         ValueError: an option is out of range or unknown.
@@ -105,22 +96,16 @@ class SelfishSparseCallback(Callback):
         options = TopologyOptions(
             sparsity, allocation, pruning, growth, redistribution, include, exclude, gates, initial_scale, seed
         )
-        ramp = None
-        find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
-        if initial_sparsity is not None:
-            ramp = SparsityRamp(initial_sparsity, sparsity, sparsity_schedule, sparsity_reached_at)
-            if options.rules().chooses_own_count:
-                raise ValueError("This pruning rule chooses how many weights go: it cannot go from `initial_sparsity`.")
-        self._clock = UpdateClock(
-            PruneRate(prune_rate, min_prune_rate, schedule),
-            ramp=ramp,
-            every_n_epochs=update_every_n_epochs,
-            every_n_steps=update_every_n_steps,
-        )
-        self._fit = FitTopology(options, None if ramp is None else ramp.first)
+        ramp = SparsityRamp.optional(initial_sparsity, sparsity, sparsity_schedule, sparsity_reached_at)
+        if ramp is not None and options.rules().chooses_own_count:
+            raise ValueError("This pruning rule chooses how many weights go: it cannot go from `initial_sparsity`.")
+        rate = PruneRate(prune_rate, min_prune_rate, schedule)
+        every = {"every_n_epochs": update_every_n_epochs, "every_n_steps": update_every_n_steps}
+        self._clock = UpdateClock(rate, ramp=ramp, **every)
+        self._fit = FitTopology(options, ramp.first if ramp else None)
         self._steps: FitSteps = NoSteps()  # of the fit that goes on
         self._begins = False  # whether the fit that has started begins a run
-        self._waiting: dict[str, Any] | None = None  # gradients of a saved run that its next update waits with
+        self._waiting: dict[str, Any] = {}  # gradients of a saved run that its next update waits with
         self._batch = 0  # of its epoch, the one that is trained on
         self._updates: list[dict[str, Any]] = []
 
@@ -178,8 +163,7 @@ class SelfishSparseCallback(Callback):
         if topology is None:
             return {}
         saved = {"topology": dict(topology), "options": self._fit.made_with(), "updates": list(self._updates)}
-        waiting = self._steps.waiting()
-        return {**saved, **self._clock.state_dict(), **({"gradients": waiting} if waiting.get("found") else {})}
+        return {**saved, **self._clock.state_dict(), "gradients": self._steps.waiting()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._fit.expect(pl_module, resumes=trainer.state.fn == "fit")
@@ -192,7 +176,7 @@ class SelfishSparseCallback(Callback):
             return
         if self._fit.load(state_dict["topology"]):
             self._clock.load_state_dict(state_dict)
-            self._waiting = state_dict.get("gradients")
+            self._waiting = state_dict.get("gradients", {})
         self._updates = list(state_dict["updates"])
         self._fit.warn_of_other(state_dict["options"])
 
@@ -211,9 +195,8 @@ class SelfishSparseCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begins = self._fit.begin(pl_module, trainer.optimizers, unstepped=trainer.global_step == 0)
         self._follow(trainer)
-        if self._waiting is not None and not self._begins:
-            self._steps.go_on(self._waiting)
-        self._waiting = None
+        self._steps.go_on({} if self._begins else self._waiting)
+        self._waiting = {}
         warn_of_companions(self._clock, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -229,9 +212,9 @@ class SelfishSparseCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            stepped = bool(self._updates) and self._clock.steps > self._updates[0]["step"]
-            moved = len(self._updates) > 1 or not self._clock.updates or not stepped
-            tell_end(self.topology, None if self.sparsity_reached else self._fit.options.sparsity, moved)
+            moved = len(self._updates) > 1 or not self._clock.updates
+            rested = not self._updates or self._clock.steps <= self._updates[0]["step"]
+            tell_end(self.topology, None if self.sparsity_reached else self._fit.options.sparsity, moved or rested)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._let_go()

@@ -25,7 +25,9 @@ class StepGradients:
         self._found, self._resting, self._missing = {}, set(), []
 
     def saved(self, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
-        """Return what has come so far, by name."""
+        """Return what has come so far, by name: nothing where nothing has."""
+        if not self._found:
+            return {}
         found = {name: self._found[p].clone() for name, p in named.items() if p in self._found}
         resting = [name for name, p in named.items() if p in self._resting]
         return {"found": found, "resting": resting, "missing": list(self._missing)}

@@ -98,7 +98,7 @@ def test_a_save_while_gradients_wait_is_gone_on_from_exactly(tmp_path: Path) -> 
     waiting = 0
     for path in sorted(tmp_path.glob("*.ckpt")):
         state = torch.load(path, weights_only=True)["callbacks"]["SelfishSparseCallback"]
-        waiting += "gradients" in state
+        waiting += bool(state["gradients"])
         resumed, again = fit(ckpt_path=path)
         assert [update["step"] for update in resumed.updates] == [update["step"] for update in whole.updates]
         assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))

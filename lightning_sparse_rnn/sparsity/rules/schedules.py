@@ -100,6 +100,14 @@ class SparsityRamp:
         self._schedule: Schedule = find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
         self._reached_at = sparsity_reached_at
 
+    @classmethod
+    def optional(
+        cls, initial_sparsity: float | None, sparsity: float, sparsity_schedule: str | Schedule, reached_at: float
+    ) -> SparsityRamp | None:
+        """Return a ramp, or ``None`` without an ``initial_sparsity``; the schedule must be known either way."""
+        find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
+        return None if initial_sparsity is None else cls(initial_sparsity, sparsity, sparsity_schedule, reached_at)
+
     def at(self, progress: float) -> float:
         """The sparsity when the share ``progress`` of training is done, in [0, 1]."""
         return float(self._schedule(min(1.0, progress / self._reached_at), self.first, self.last))
