@@ -84,9 +84,9 @@ def warn_of_companions(clock: UpdateClock, trainer: Trainer) -> None:
     averages = any("SNTASGD" in ancestors(optimizer) for optimizer in trainer.optimizers)
     if averages and not any("NonMonotonicAveraging" in kind for kind in kinds):
         rank_zero_warn(
-            "SNTASGD starts to average when its trigger fires, and nothing feeds it: add "
-            "NonMonotonicAveraging(monitor=...) to the Trainer's callbacks, or call `optimizer.observe(loss)` "
-            "after each validation."
+            "SNTASGD starts to average when its trigger fires, and no callback feeds it: add "
+            "NonMonotonicAveraging(monitor=...) to the Trainer's callbacks. If your module calls "
+            "`optimizer.observe(loss)` after each validation, all is well."
         )
     saves_best = [
         callback

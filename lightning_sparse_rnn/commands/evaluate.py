@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
     parser.add_argument("--text", type=Path, help="a file to test on, in the place of the run's own test text")
     parser.add_argument("--trust", action="store_true", help="make whatever the run names; it may then run any code")
-    parser.add_argument("overrides", nargs="*", help="values of its config to change, as in data.test_batch_size=1")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="values of its config to change, as in data.test_batch_size=1"
+    )
     given = parser.parse_intermixed_args(arguments)
     quiet()
     with told_plainly("sparse-rnn-test"):

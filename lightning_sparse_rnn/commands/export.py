@@ -62,10 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             dense, size = export_to(given.format, checkpoint, output, _DTYPES[given.dtype], trusted=given.trust)
         if given.card:
-            _write_card(given.run, output, given.twin, given.license)
+            card = _write_card(given.run, output, given.twin, given.license)
     print(f"{output}: {size:,} bytes, {size / dense:.3f} of the {dense:,} bytes of the same weights written densely")
     print("Read it with:")
     print(FORMATS[given.format].read_with.format(output=str(output)))
+    if given.card:
+        print(f"Its model card is {card}")
 
 
 class Format(NamedTuple):
@@ -96,7 +98,7 @@ def described_by(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def _write_card(run: Path, output: Path, twin: Path | None, license: str | None) -> None:
+def _write_card(run: Path, output: Path, twin: Path | None, license: str | None) -> Path:
     # Here, since it reads configs and tables, which weights do not need.
     from lightning_sparse_rnn.runs.model_card import CARD, model_card
 
@@ -104,6 +106,7 @@ def _write_card(run: Path, output: Path, twin: Path | None, license: str | None)
     if path.exists() and not path.read_text(encoding="utf-8").startswith("---\n"):
         raise ValueError(f"There is a {path} that is no model card. Write the weights to another folder with --output.")
     write_text(path, model_card(run, output.name, twin=twin, license=license))
+    return path
 
 
 def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:

@@ -33,8 +33,9 @@ def told_plainly(command: str) -> Iterator[None]:
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
-        # An option that is not there comes as a TypeError of what Hydra was to call; others would be ours.
-        told = (*_MISTAKES, *_of_lightning(), *((TypeError,) if cause is not error else ()))
+        # An option that is not there comes as a TypeError of what Hydra was to call, a class that is not there as an
+        # ImportError; others would be ours.
+        told = (*_MISTAKES, *_of_lightning(), *((TypeError, ImportError) if cause is not error else ()))
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
         told_of: object = cause

@@ -157,8 +157,10 @@ def _densities(module: nn.Module, smallest: int) -> str:
     shares = [torch.count_nonzero(weight).item() / max(1, weight.numel()) for weight in weights.values()]
     if not shares:
         return "there is no layer whose weights can be packed"
+    least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    live = least if least == most else f"{least} to {most}"
     return (
-        f"{min(shares):.0%} to {max(shares):.0%} of each of {len(shares)} weights are not zero, and the largest has "
+        f"{live} of each of {len(shares)} weights are not zero, and the largest has "
         f"{max(map(Tensor.numel, weights.values())):,} positions; packed are those of at least 40 % zeros and "
         f"{smallest:,} positions (`smallest`)"
     )

@@ -297,5 +297,5 @@ def test_a_run_without_an_end_goes_with_a_constant_rate_or_a_fixed_topology(tmp_
 
 @pytest.mark.filterwarnings("error:SNTASGD starts to average")
 def test_a_trigger_that_nobody_feeds_is_pointed_out(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"nothing feeds it: add NonMonotonicAveraging\(monitor=\.\.\.\)"):
+    with pytest.warns(UserWarning, match=r"no callback feeds it: add NonMonotonicAveraging\(monitor=\.\.\.\)"):
         fit(tmp_path, net("sntasgd"), SelfishSparseCallback(0.5), max_epochs=1)

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
@@ -49,11 +48,14 @@ def test_a_failed_download_is_told_by_its_message_alone() -> None:
         raise ConnectionError("Could not download")
 
 
+def test_a_class_that_is_not_there_is_told_by_its_message_alone() -> None:
+    with pytest.raises(SystemExit, match=r"command: Error loading 'math\.sqrt\.nothing'"), told_plainly("command"):
+        instantiate({"_target_": "math.sqrt.nothing"})
+
+
 def test_everything_is_shown_on_demand_and_other_errors_always(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="ours"), told_plainly("command"):
         raise TypeError("ours")
-    with pytest.raises(InstantiationException), told_plainly("command"):
-        instantiate({"_target_": "math.sqrt.nothing"})
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="yours"), told_plainly("command"):
         raise ValueError("yours")

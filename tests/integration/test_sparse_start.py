@@ -60,7 +60,7 @@ def train_from(weights: dict[str, Tensor], folder: Path, **options: Any) -> tupl
     return module, sparse
 
 
-@pytest.mark.filterwarnings("ignore:SNTASGD starts to average when its trigger fires, and nothing feeds it")
+@pytest.mark.filterwarnings("ignore:SNTASGD starts to average when its trigger fires, and no callback feeds it")
 @pytest.mark.parametrize("make_checkpoint", [checkpoint_of_a_dense_run, checkpoint_of_ours])
 def test_training_goes_on_from_the_nonzeros_of_a_checkpoint(tmp_path: Path, make_checkpoint: Any) -> None:
     weights = torch.load(make_checkpoint(tmp_path), weights_only=True)["state_dict"]
