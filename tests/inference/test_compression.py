@@ -226,7 +226,7 @@ def test_mistakes() -> None:
     module = sparse(nn.Linear(600, 500))
     with pytest.raises(TypeError, match=r"Expected a torch.nn.Module, got dict"):
         compress({})  # type: ignore[type-var]
-    with pytest.raises(ValueError, match=r"Expected a module with sparse weights, got one in which 100% to 100%"):
+    with pytest.raises(ValueError, match=r"Expected a module with sparse weights, got one in which 100% of each of"):
         compress(nn.Linear(600, 500))
     with pytest.raises(ValueError, match="there is no layer whose weights can be packed"):
         compress(nn.ReLU())
