@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.seed import isolate_rng
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 __all__ = ["RunningStatistics", "layers_with_statistics"]
@@ -147,7 +147,7 @@ class RunningStatistics:
 
         most = self._trainer.num_training_batches
         wanted = most if self._batches is True else min(most, self._batches)
-        loaders = apply_to_collection(self._trainer.train_dataloader, DataLoader, fresh)
+        loaders = tree_map_only(DataLoader, fresh, self._trainer.train_dataloader)
         batches = iter(CombinedLoader(loaders, "max_size_cycle"))
         try:
             yield batches if wanted == float("inf") else itertools.islice(batches, int(wanted))

@@ -447,7 +447,7 @@ def test_two_processes_train_as_one_with_all_columns(tmp_path):
 
 SIZES = {
     "stacked_lstm": (10_000, 66.0),
-    "small_lstm": (10_000, 3.6),
+    "small_lstm": (10_000, 2.0),
     "gru": (10_000, 4.5),
     "rhn": (10_000, 23.5),
     "on_lstm": (10_000, 25.2),

@@ -53,6 +53,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides:
         "data.bptt=10",
         "model.network.embedding_size=8",
         "model.network.hidden_size=12",
+        "model.network.tied=false",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
         f"output={folder}",
