@@ -19,14 +19,20 @@ from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
 __all__ = ["results_of", "summary", "versions"]
 
 
+# Logged where they say something: without words that training never saw, and in bits per character.
+_OF_SOME_TEXTS = ("test_ppl_known", "test_bpc")
+
+
 def results_of(parts: Parts, seed: int) -> dict[str, Any]:
     """Return what goes into ``results.json``, versions apart."""
     total = sum(parameter.numel() for parameter in sparsifiable_parameters(parts.model).values())
     sparsity, averaging, best = parts.sparsity, parts.averaging, parts.best.best_model_score
     live = total if sparsity is None else total - sparsity.topology.total_weights + sparsity.topology.live_weights
     assert best is not None
+    metrics = parts.trainer.callback_metrics
     return {
         "test_ppl": _test_perplexity(parts.trainer),
+        **{name: float(metrics[name]) for name in _OF_SOME_TEXTS if name in metrics},
         "val_ppl": float(best.exp()),
         "unigram_ppl": _unigram_perplexity(parts.data),
         "sparsity": 1.0 - live / total,
@@ -54,6 +60,9 @@ def summary(results: dict[str, Any]) -> str:
     """Return two lines that say how the run went."""
     began, unigram = results["averaging_began_epoch"], results["unigram_ppl"]
     beside = "" if unigram is None else f" (an add-one unigram model: {unigram:.2f})"
+    for name, words in (("test_ppl_known", "without unknown words"), ("test_bpc", "bits per character")):
+        if name in results:
+            beside += f", {words} {results[name]:.2f}"
     return (
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
