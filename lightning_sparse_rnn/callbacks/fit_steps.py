@@ -87,8 +87,8 @@ class FitSteps:
         self._count()
 
     def enforce(self) -> None:
-        """Mask what was changed since it was masked."""
-        self._masked.enforce()
+        """Mask everything, before it is validated or saved, however it was changed."""
+        self._masked.mask_all()
 
     def hand_over(self, born: Mapping[Tensor, Tensor]) -> None:
         """Tell the optimizers of the topology's new masks, and of what has just been regrown."""

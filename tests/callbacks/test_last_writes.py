@@ -13,7 +13,7 @@ from lightning_runs import QUIET
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_sparse_rnn import SelfishSparseCallback
+from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCallback
 
 pytestmark = QUIET
 
@@ -81,6 +81,29 @@ def test_what_a_hook_of_the_module_writes_last_is_masked(hook: str, tmp_path: Pa
     mask = sparse.topology.masks[module.first.weight]
     saved = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]["first.weight"]
     assert inactive_nonzero(saved, mask) == 0
+    assert inactive_nonzero(module.first.weight, mask) == 0
+
+
+def test_what_is_written_past_torchs_versions_is_masked_before_it_is_validated_and_saved(tmp_path: Path) -> None:
+    class Validated(Two):
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.first.weight.data.add_(0.1)
+
+        def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+            self.log("loss", 1.0)
+            seen.append(inactive_nonzero(self.first.weight, sparse.topology.masks[self.first.weight]))
+
+        def configure_optimizers(self) -> Any:
+            return SNTASGD(self.parameters(), lr=0.01)
+
+    seen: list[int] = []
+    module, sparse = Validated(), SelfishSparseCallback(0.5)
+    callbacks = (sparse, NonMonotonicAveraging("loss"), ModelCheckpoint(tmp_path, filename="end"))
+    trainer(tmp_path, *callbacks, max_epochs=2, num_sanity_val_steps=0).fit(module, loader(), loader())
+    assert set(seen) == {0}
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    mask = sparse.topology.masks[module.first.weight]
+    assert inactive_nonzero(saved["state_dict"]["first.weight"], mask) == 0
     assert inactive_nonzero(module.first.weight, mask) == 0
 
 
