@@ -114,6 +114,7 @@ def _others(weight: Tensor, bias: Tensor) -> dict[str, Callable[[Tensor], Tensor
         layer = nn.Linear(weight.size(1), weight.size(0))
         layer.weight.copy_(weight.clone())
         layer.bias.copy_(bias.clone())
+    torch.compiler.reset()  # else it gives up compiling after a few shapes
     csr, column = weight.to_sparse_csr(), bias.unsqueeze(1)
     return {
         "torch CSR": lambda x: torch.addmm(column, csr, x.t()),
