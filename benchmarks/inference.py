@@ -30,7 +30,7 @@ from benchmarks.machine import machine, versions
 from lightning_sparse_rnn.inference import compress
 from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.inference.compression import REPLACED, held_bytes
-from lightning_sparse_rnn.inference.packing import Packed, pack
+from lightning_sparse_rnn.inference.packing import SMALLEST, Packed, pack
 from lightning_sparse_rnn.models import GRU, LSTM, Network, RecurrentHighwayNetwork
 
 Sides = Mapping[str, Callable[[], Any]]
@@ -163,7 +163,8 @@ def _networks(given: argparse.Namespace) -> None:
     columns = [SAME, *(f"packed {name}" for name in VALUES), "dynamic int8"]
     print("| network | density | batch | dense, tokens/s | " + " | ".join(columns) + " |")
     print("|---" * (4 + len(columns)) + "|")
-    sizes = []
+    sizes: list[list[str]] = []
+    smallest = 1 if given.small else SMALLEST
     for what, make in made.items():
         for density in (0.33, 0.1):
             with torch.inference_mode(False), torch.no_grad():
@@ -171,7 +172,7 @@ def _networks(given: argparse.Namespace) -> None:
                 sides = {
                     DENSE: network,
                     SAME: _same_code(network),
-                    **{f"packed {name}": compress(network, d) for name, d in VALUES.items()},
+                    **{f"packed {name}": compress(network, dtype, smallest) for name, dtype in VALUES.items()},
                 }
                 layers = {nn.Linear, nn.LSTM, nn.GRU}
                 sides["dynamic int8"] = torch.ao.quantization.quantize_dynamic(_plain(network), layers)
