@@ -1,7 +1,7 @@
 """Products with packed weights as operators of torch, so that what compiles or exports a module can carry them.
 
     torch.ops.lightning_sparse_rnn.packed_linear(x, masks, values, starts, scales, bias, rows)
-    torch.ops.lightning_sparse_rnn.packed_rows(indices, masks, values, starts, scales, columns)
+    torch.ops.lightning_sparse_rnn.packed_rows(indices, masks, values, starts, scales, rows, columns)
     torch.ops.lightning_sparse_rnn.packed_recurrence(inputs, h, c, masks, values, starts, scales, bias, mode, reverse)
 
 ``masks``, ``values``, ``starts`` and ``scales`` are those of :class:`~.packing.Packed`. ``x`` is (vectors, columns) and
@@ -31,9 +31,9 @@ _library.define(
     " -> Tensor"
 )
 _library.define(
-    "packed_rows(Tensor indices, Tensor masks, Tensor values, Tensor starts, Tensor? scales, int columns) -> Tensor"
+    "packed_rows(Tensor indices, Tensor masks, Tensor values, Tensor starts, Tensor? scales, int rows, int columns)"
+    " -> Tensor"
 )
-
 _library.define(
     "packed_recurrence(Tensor inputs, Tensor h, Tensor? c, Tensor masks, Tensor values, Tensor starts, Tensor? scales,"
     " Tensor? bias, int mode, bool reverse) -> (Tensor, Tensor)"
@@ -64,8 +64,13 @@ def _linear(
 
 
 def _rows(
-    indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, columns: int
+    indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, rows: int, columns: int
 ) -> Tensor:
+    # Here, where a compiled or exported module comes by too: the kernel reads whatever it is pointed at.
+    if len(indices):
+        least, most = (int(end) for end in torch.aminmax(indices))
+        if least < 0 or most >= rows:
+            raise IndexError(f"Expected indices from 0 to {rows - 1}, got some from {least} to {most}.")
     indices = indices.to(torch.int64).contiguous()
     out = torch.empty(len(indices), columns)
     _kernel().rows(
@@ -134,7 +139,9 @@ def _(
 
 
 @torch.library.register_fake("lightning_sparse_rnn::packed_rows", lib=_library)
-def _(indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, columns: int) -> Tensor:
+def _(
+    indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, rows: int, columns: int
+) -> Tensor:
     return indices.new_empty(indices.size(0), columns, dtype=torch.float32)
 
 
@@ -165,11 +172,15 @@ def packed_linear(
 
 
 def packed_rows(
-    indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, columns: int
+    indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, rows: int, columns: int
 ) -> Tensor:
-    """Return rows of the weight, (indices, columns), in float32."""
+    """Return rows of the weight, (indices, columns), in float32.
+
+    Raises:
+        IndexError: an index is out of range.
+    """
     call = torch.ops.lightning_sparse_rnn.packed_rows if _watched() else _rows
-    result: Tensor = call(indices, masks, values, starts, scales, columns)
+    result: Tensor = call(indices, masks, values, starts, scales, rows, columns)
     return result
 
 

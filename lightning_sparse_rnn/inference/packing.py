@@ -106,12 +106,7 @@ class Packed(nn.Module):
         """
         self._check_unchanged()
         flat = indices.reshape(-1)
-        if not torch.compiler.is_compiling() and len(flat):
-            least, most = (int(end) for end in torch.aminmax(flat))
-            if least < 0 or most >= self.shape[0]:
-                raise IndexError(f"Expected indices from 0 to {self.shape[0] - 1}, got some from {least} to {most}.")
-        rows = packed_rows(flat, *self._parts, self.shape[1])
-        return rows.view(*indices.shape, self.shape[1])
+        return packed_rows(flat, *self._parts, *self.shape).view(*indices.shape, self.shape[1])
 
     def dense(self) -> Tensor:
         """Return the weight with its zeros, float32; values of int8 times their scales."""

@@ -206,12 +206,24 @@ def test_export_and_compile_see_operators() -> None:
         assert close(exported(sequence), layers(sequence))
 
 
+@pytest.mark.parametrize("index", [-1, 30])
+def test_a_compiled_or_exported_embedding_refuses_what_it_has_no_row_for(index: int) -> None:
+    packed = small(sparse(nn.Embedding(30, 20)))
+    good, bad = torch.tensor([0, 29]), torch.tensor([3, index])
+    with torch.no_grad():
+        made = (torch.compile(packed, backend="eager"), torch.export.export(packed, (good,)).module())
+        for module in (packed, *made):
+            assert module(good).shape == (2, 20)
+            with pytest.raises(IndexError, match=r"Expected indices from 0 to 29, got some from"):
+                module(bad)
+
+
 def test_operators_hold_to_torchs_rules() -> None:
     packed = small(sparse(nn.Linear(20, 30))).packed["weight"]
     operators = torch.ops.lightning_sparse_rnn
     with torch.no_grad():
         torch.library.opcheck(operators.packed_linear.default, (torch.randn(2, 20), *packed._parts, None, 30))
-        torch.library.opcheck(operators.packed_rows.default, (torch.tensor([1, 2]), *packed._parts, 20))
+        torch.library.opcheck(operators.packed_rows.default, (torch.tensor([1, 2]), *packed._parts, 30, 20))
 
 
 def test_where_it_pays() -> None:
