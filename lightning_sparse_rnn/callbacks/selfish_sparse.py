@@ -17,7 +17,7 @@ from lightning_sparse_rnn.callbacks.compatibility import refuse_endless, refuse_
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
 from lightning_sparse_rnn.callbacks.fit_steps import FitSteps, NoSteps
 from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_state
-from lightning_sparse_rnn.callbacks.telling import described, log_update, start_table, tell_end
+from lightning_sparse_rnn.callbacks.messages import described, log_update, start_table, tell_end
 from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.clock import Moment, UpdateClock
 from lightning_sparse_rnn.sparsity.history import record

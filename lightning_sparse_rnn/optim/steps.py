@@ -7,7 +7,6 @@ each tensor (:mod:`~lightning_sparse_rnn.optim.steps_triton`).
 from __future__ import annotations
 
 import functools
-import warnings
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_sparse_rnn.utilities.triton import triton_works
 
 __all__ = ["Step", "step_by_kernel", "step_foreach", "step_one_by_one", "take"]
 
@@ -100,19 +101,13 @@ def _columns(step: Step) -> tuple[list[Tensor], list[Tensor], list[Tensor | None
 
 @functools.cache
 def _kernels_for(device: torch.device) -> ModuleType | None:
-    """Triton's kernels, if it is there and works on this GPU: it compiles at its first call, for which it needs a C
-    compiler."""
-    try:
-        kernels = import_module("lightning_sparse_rnn.optim.steps_triton")
-        kernels.step(*torch.ones(2, 1, device=device), None, None, 1.0, -1.0, None)
-        torch.cuda.synchronize(device)
-    except ModuleNotFoundError:
-        return None
-    except Exception as error:
-        warnings.warn(
-            f"Triton does not work on {device}, so SNTASGD takes its steps in several kernels, which is slower and "
-            f"right all the same: {error}",
-            stacklevel=2,
-        )
-        return None
-    return kernels
+    """Triton's kernels, if it is there and works on this GPU."""
+
+    def launch() -> None:
+        _kernels().step(*torch.ones(2, 1, device=device), None, None, 1.0, -1.0, None)
+
+    return _kernels() if triton_works(device, launch, "SNTASGD takes its steps in several kernels") else None
+
+
+def _kernels() -> ModuleType:
+    return import_module("lightning_sparse_rnn.optim.steps_triton")

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer
-from small_runs import small_config
+from small_runs import small_config, small_options
 
 from lightning_sparse_rnn.commands import train as command
 from lightning_sparse_rnn.models import LanguageModel
@@ -44,20 +44,7 @@ class Ended:
 
 def sweep(monkeypatch: pytest.MonkeyPatch, text: Path, folder: Path, *overrides: str) -> Ended:
     """Run the command in this process, and return what has become of its runs."""
-    options = [
-        "data=folder",
-        f"data.root={text}",
-        f"data.cache_dir={text / 'cache'}",
-        "data.batch_size=4",
-        "data.eval_batch_size=2",
-        "data.bptt=10",
-        "model.network.embedding_size=8",
-        "model.network.hidden_size=12",
-        "model.network.tied=false",
-        "trainer.max_epochs=2",
-        "trainer.accelerator=cpu",
-        f"output={folder}",
-    ]
+    options = [*small_options(text, text / "cache"), "trainer.max_epochs=2", f"output={folder}"]
     ended = Ended()
     summary = Jobs.summary
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_sparse_rnn.utilities.triton import triton_works
 
 __all__ = ["fused_cells", "launcher"]
 
@@ -42,18 +43,8 @@ def _kernels(module: str) -> ModuleType:
 
 @functools.cache
 def _triton_works_on(device: torch.device) -> bool:
-    # It comes with torch where it can, and compiles at its first call, for which it needs a C compiler.
-    try:
+    def launch() -> None:
         x = torch.ones(1, 1, 2, device=device)
         _kernels("highway_triton").forward(x, x[0, :, :1], None, False, x[0].t())
-        torch.cuda.synchronize(device)
-    except ModuleNotFoundError:
-        return False
-    except Exception as error:
-        warnings.warn(
-            f"Triton does not work on {device}, so recurrent networks compute their cells in many kernels, which is "
-            f"slower and right all the same: {error}",
-            stacklevel=2,
-        )
-        return False
-    return True
+
+    return triton_works(device, launch, "recurrent networks compute their cells in many kernels")
