@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from files_of_before import BEFORE, COMMAND, RESTARTS
 from small_runs import weights
 
 from lightning_sparse_rnn import load_sparse
@@ -27,29 +28,7 @@ from lightning_sparse_rnn.models import LanguageModel
 
 # Where the Lightning that runs the test is older than the one that wrote the files.
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning")
-BEFORE = Path(__file__).parent / "before_the_move"
 EXPECTED = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
-# The command that made them, with the two values whose addresses have changed, sntasgd.lr=5 and
-# sntasgd.restart_epochs=[2], and the two whose defaults have.
-COMMAND = [
-    "data=folder",
-    "data.root=text",
-    "data.cache_dir=cache",
-    "data.batch_size=4",
-    "data.eval_batch_size=2",
-    "data.bptt=10",
-    "model.network.embedding_size=8",
-    "model.network.hidden_size=8",
-    "model.network.num_layers=1",
-    "model.network.tied=false",
-    "initial_scale=none",
-    "optimizer.nonmono=1",
-    "optimizer.lr=5.0",
-    "callbacks.averaging.restart_at=[0.5]",
-    "trainer.max_epochs=4",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-]
 # Another processor rounds in another way than the one on which these files were made.
 ROUNDING = 1e-3
 
@@ -63,7 +42,11 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train_as_then(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", *COMMAND, f"hydra.run.dir={folder}"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["sparse-rnn-train", *COMMAND, RESTARTS, "trainer.enable_progress_bar=false", f"hydra.run.dir={folder}"],
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     run_train()
 

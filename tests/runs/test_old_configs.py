@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from files_of_before import BEFORE, COMMAND, RESTARTS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -14,26 +14,7 @@ from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import differences
 from lightning_sparse_rnn.runs.old_configs import same_runs, up_to_date
 
-OLD = yaml.safe_load(
-    (Path(__file__).parents[1] / "integration" / "before_the_move" / "finished" / "config.yaml").read_text()
-)
-COMMAND = [
-    "data=folder",
-    "data.root=text",
-    "data.cache_dir=cache",
-    "data.batch_size=4",
-    "data.eval_batch_size=2",
-    "data.bptt=10",
-    "model.network.embedding_size=8",
-    "model.network.hidden_size=8",
-    "model.network.num_layers=1",
-    "model.network.tied=false",
-    "initial_scale=none",
-    "optimizer.nonmono=1",
-    "optimizer.lr=5.0",
-    "trainer.max_epochs=4",
-    "trainer.accelerator=cpu",
-]
+OLD = yaml.safe_load((BEFORE / "finished" / "config.yaml").read_text())
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -52,9 +33,7 @@ def test_every_value_is_found_where_it_stands_today() -> None:
     assert up_to_date(now) == now
 
 
-@pytest.mark.parametrize(
-    "restarts", ["callbacks.averaging.restart_at=[0.5]", "+callbacks.averaging.restart_epochs=[2]"]
-)
+@pytest.mark.parametrize("restarts", [RESTARTS, "+callbacks.averaging.restart_epochs=[2]"])
 def test_todays_command_is_the_run_of_then(restarts: str) -> None:
     without = [] if "restart_at" in restarts else ["callbacks.averaging.restart_at=[]"]
     assert differences(same_runs(OLD), same_runs(composed(restarts, *without))) == []
