@@ -87,8 +87,8 @@ class FitSteps:
         self._count()
 
     def enforce(self) -> None:
-        """Mask everything, before it is validated or saved, however it was changed."""
-        self._masked.mask_all()
+        """Mask everything before it is validated or saved, also what was written through ``.data``."""
+        self._topology.apply_masks()
 
     def hand_over(self, born: Mapping[Tensor, Tensor]) -> None:
         """Tell the optimizers of the topology's new masks, and of what has just been regrown."""

@@ -139,13 +139,6 @@ class MaskedSteps:
         self._mask(parameter for parameter in self._masks if self._stamps.get(parameter) != _stamp(parameter))
 
     @torch.no_grad()
-    def mask_all(self) -> None:
-        """Mask every parameter, one pass over all: also what was written past torch's versions, as by ``.data``."""
-        for parameter, mask in self._masks.items():
-            parameter.mul_(mask.to(parameter.device))  # when training on a GPU has ended, the module is on the CPU
-        self._take_down(self._masks)
-
-    @torch.no_grad()
     def _mask(self, parameters: Iterable[Tensor]) -> None:
         written = list(parameters)
         if written:
