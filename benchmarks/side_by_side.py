@@ -56,7 +56,7 @@ def _make(folder: Path, overrides: Sequence[str], processes: int) -> str:
         ended = "finished"
     else:  # another command may have been faster
         ended = "elsewhere" if _is_elsewhere(folder) else "failed"
-    told = {"elsewhere": "another command is working on it", "failed": f"failed, see {log}"}
+    told = {"elsewhere": "another command is working on it", "failed": f"not finished, see {log}"}
     if processes > 1:
         print(f"{folder.name}: {told.get(ended, ended)}", flush=True)
     return ended

@@ -184,7 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for seed in given.seeds
             for name in given.variants or VARIANTS
         }
-        failed = make_runs(runs, given.processes, record)
+        try:
+            failed = make_runs(runs, given.processes, record)
+        except KeyboardInterrupt:
+            raise SystemExit(
+                "Interrupted. The same command goes on from the last epoch that each run has finished."
+            ) from None
     # Those that other commands have made, too.
     folders = [path.parent for path in given.output.glob(f"*/{RESULTS}")]
     record(*(folder for folder in folders if folder.name.rpartition(".")[0] in VARIANTS))

@@ -197,7 +197,7 @@ def test_runs_are_shared_out_and_one_that_fails_does_not_end_the_others(
         small("--processes", "2")
     said = capsys.readouterr().out
     assert "scaled.1: another command is working on it" in said
-    assert "bad.1: failed, see " in said
+    assert "bad.1: not finished, see " in said
     assert "base.1: finished" in said
     assert "at least 0" in (tmp_path / "runs" / "bad.1.log").read_text()
     [one] = results.read_records(tmp_path / "all.json")
