@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.lengths import SequenceLengths
+from lightning_sparse_rnn.data.part_order import PartOrder
 
 __all__ = ["ColumnBatches"]
 
@@ -21,6 +22,10 @@ class ColumnBatches:
     parallel: each batch is `(inputs, targets)`, both int64 of shape (T, B), with `targets` one step
     ahead. The state a model carries from batch to batch thus belongs to the text just before. The last batch
     of an epoch may be shorter. Batches are views of one contiguous tensor; reading them copies nothing.
+
+    With an order of parts, every epoch puts the parts of the text in an order of its own before it cuts the text into
+    columns: they begin elsewhere, and the remainder that is dropped is another. An epoch's start then copies the
+    text and its columns once; its batches are views as before.
 
     With several processes the text is cut into `columns * world_size` columns and each process reads its
     own `columns` of them: together they see what one process with all columns would.
@@ -37,6 +42,7 @@ class ColumnBatches:
         lengths: time steps of the batches, T.
         rank: this process's number.
         world_size: how many processes there are.
+        order: in which order epochs read the parts of the text. None: as it stands.
         device: where the text lies, whole, so that no batch has to be moved there. None: the CPU.
         position: gives the epoch and the batch in it that the trainer processes next. None: a text that
             is always read from its start, as in evaluation.
@@ -62,6 +68,7 @@ class ColumnBatches:
         *,
         rank: int = 0,
         world_size: int = 1,
+        order: PartOrder | None = None,
         device: torch.device | None = None,
         position: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
@@ -76,24 +83,37 @@ class ColumnBatches:
                 f"Expected a text of at least {2 * total} tokens, two for each of {total} columns ({columns} on"
                 f" each of {world_size} processes), got {len(ids)}. Lower the batch size."
             )
-        own = ids[: rows * total].view(total, rows)[rank * columns : (rank + 1) * columns]
-        self._rows = own.t().contiguous().to(device or own.device)
+        if order is not None and order.parts > rows:
+            raise ValueError(
+                f"Expected `shuffle_parts` of at most {rows}, so that every part of the {len(ids)} tokens has one for"
+                f" each of {total} columns, got {order.parts}. Give fewer parts, or lower the batch size."
+            )
+        self._rows = rows
+        self._total = total
+        self._own = slice(rank * columns, (rank + 1) * columns)
+        self._order = order
+        # Cut once, unless every epoch cuts the text in an order of its own.
+        text = self._in_columns(ids) if order is None else ids
+        self._text = text.to(device or ids.device)
         self._lengths = lengths
         self._position = position
         self._resumed = (0, 0)
         # What has to be the same for a position in mid-epoch to mean the same place.
         self._cut = {"tokens": len(ids), "columns": total, **asdict(lengths)}
+        if order is not None:
+            self._cut |= {"shuffle_parts": order.parts, "parts_seed": order.seed}
 
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch `index`, from batch `start` on."""
-        last = len(self._rows) - 1  # the last row is a target only
+        rows = self._text if self._order is None else self._in_columns(self._order.read(self._text, index))
+        last = self._rows - 1  # the last row is a target only
         row = 0
         for batch, length in enumerate(self._lengths.epoch(index)):
             if row == last:
                 return
             end = min(row + length, last)
             if batch >= start:
-                yield self._rows[row:end], self._rows[row + 1 : end + 1]
+                yield rows[row:end], rows[row + 1 : end + 1]
             row = end
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,7 +131,12 @@ class ColumnBatches:
         # first epoch's for all of them and cut the longer ones short; without, it reads each to its end.
         if self._lengths.kind == "drawn":
             raise TypeError("Batches of drawn lengths have no len(): it differs from epoch to epoch.")
-        return -(-(len(self._rows) - 1) // self._lengths.bptt)
+        return -(-(self._rows - 1) // self._lengths.bptt)
+
+    def _in_columns(self, text: Tensor) -> Tensor:
+        """This process's columns of `text`, (rows, columns)."""
+        own = text[: self._rows * self._total].view(self._total, self._rows)[self._own]
+        return own.t().contiguous()
 
     def state_dict(self) -> dict[str, Any]:
         """Which batch of which epoch is processed next, and how the text is cut; plain values only."""
@@ -127,7 +152,9 @@ class ColumnBatches:
         was = state["cut"]
         if state["batch"] > 0 and was != self._cut:
             differences = ", ".join(
-                f"{name} {was.get(name)} (now {now})" for name, now in self._cut.items() if was.get(name) != now
+                f"{name} {was.get(name)} (now {self._cut.get(name)})"
+                for name in {**self._cut, **was}
+                if was.get(name) != self._cut.get(name)
             )
             raise ValueError(
                 "Expected the text cut as it was when this checkpoint was saved in the middle of an epoch, with"

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
+from lightning_sparse_rnn.data.part_order import PartOrder
 from lightning_sparse_rnn.data.sources import SHARES, check_shares, check_source, default_cache_dir, load_texts
 from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.data.tokens import TOKENS
@@ -52,13 +53,15 @@ class TextDataModule(pl.LightningDataModule):
         max_extra: with drawn lengths: no batch is longer than `bptt + max_extra`. None: no limit.
         train_lines: train on the first lines only. The vocabulary is still that of the whole text.
         cache_dir: folder for downloads and tokenised text. None: the user's cache folder.
-        seed: seed of the drawn lengths.
+        seed: seed of the drawn lengths and orders.
         tokens: how text is cut: "words", which stand between white space; "characters"; or "bpe", pieces of words found
             by byte-pair encoding, for which the package `tokenizers` has to be installed.
         min_count: how often a word or character must be in the training text to be known; rarer ones are `<unk>`.
         max_vocabulary: how many tokens to know at most, the most frequent ones. With "bpe": how many pieces to find,
             None for 8000.
         shares: with one file, how much of it is training, validation and test text; None: 0.8, 0.1 and 0.1.
+        shuffle_parts: cut the training text into so many contiguous parts, at least 2, and read them in another order
+            in every epoch; see `PartOrder`. None: as it stands.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -90,6 +93,7 @@ class TextDataModule(pl.LightningDataModule):
         min_count: int = 1,
         max_vocabulary: int | None = None,
         shares: Sequence[float] | None = None,
+        shuffle_parts: int | None = None,
     ) -> None:
         super().__init__()
         check_source(source, root)
@@ -108,6 +112,7 @@ class TextDataModule(pl.LightningDataModule):
         }
         check_whole(**{name: size for name, size in sizes.items() if size is not None})
         self._train_lengths = SequenceLengths(bptt, lengths, max_extra, seed)
+        self._part_order = None if shuffle_parts is None else PartOrder(shuffle_parts, seed)
         self._eval_lengths = SequenceLengths(AT_ONCE_IN_EVALUATION * bptt)
         self._corpus: Corpus | None = None
         self.save_hyperparameters()
@@ -168,6 +173,7 @@ class TextDataModule(pl.LightningDataModule):
             self.corpus.train,
             "batch_size",
             self._train_lengths,
+            order=self._part_order,
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
             position=self._position if trainer is not None else None,

@@ -52,7 +52,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
 
 _RUNS = "lightning_sparse_rnn.runs"
 # How text was read before there was a choice.
-_PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None}
+_PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None, "shuffle_parts": None}
 # How topologies were made before there was a choice.
 _PLAIN_TOPOLOGY = {"gates": None, "initial_scale": "none"}
 _ALWAYS = {

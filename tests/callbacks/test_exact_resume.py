@@ -43,7 +43,7 @@ RECIPES = {
     "text": TEXT,
     "text, updates by steps": Recipe("text", sparse={"update_every_n_steps": 4}),
     "text, Adam": Recipe("text", optimizer="adam"),
-    "text, drawn lengths": Recipe("text", data={"lengths": "drawn"}),
+    "text, drawn lengths, parts in other orders": Recipe("text", data={"lengths": "drawn", "shuffle_parts": 4}),
     "text, validation in mid-epoch": Recipe("text", options={"val_check_interval": 4}),
     "text, validation by batches": Recipe("text", options={"check_val_every_n_epoch": None, "val_check_interval": 5}),
     "text, max_steps": Recipe("text", options={"max_epochs": -1, "max_steps": 22}),

@@ -12,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.data import PartOrder, TextDataModule
 from lightning_sparse_rnn.data.published import PUBLISHED
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -108,29 +108,43 @@ def test_drawn_lengths_differ_from_epoch_to_epoch(text, tmp_path) -> None:
     assert lengths[0] != lengths[1] != lengths[2]
 
 
+def test_shuffled_parts_are_read_in_another_order_in_every_epoch_and_evaluation_as_it_stands(text, tmp_path) -> None:
+    module, datamodule = Recorder(), data(text, shuffle_parts=8, seed=1)
+    trainer(tmp_path).fit(module, datamodule=datamodule)
+    corpus = datamodule.corpus
+    read = []
+    for epoch in range(3):
+        rows = [row for number, batch in module.seen["train"] if number == epoch for row in batch]
+        read.append(torch.tensor(rows))
+        assert torch.equal(read[-1], PartOrder(8, 1).read(corpus.train, epoch).view(4, 50).t()[:-1])
+    assert not torch.equal(read[0], read[1])
+    rows = [row for number, batch in module.seen["valid"] if number == 2 for row in batch]
+    assert torch.equal(torch.tensor(rows), corpus.valid.view(3, 16).t()[:-1])
+
+
 class AtEpochEnd(ModelCheckpoint):
     """Another class, because Lightning allows one ModelCheckpoint of a kind only."""
 
 
-@pytest.mark.parametrize("lengths", ["fixed", "drawn"])
+@pytest.mark.parametrize("options", [{"lengths": "fixed"}, {"lengths": "drawn", "shuffle_parts": 6}])
 @pytest.mark.parametrize("limits", [{}, {"max_epochs": -1, "max_steps": 15}, {"limit_train_batches": 3}])
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
-def test_a_resumed_run_reads_what_the_uninterrupted_one_reads(text, tmp_path, lengths: str, limits: dict) -> None:
+def test_a_resumed_run_reads_what_the_uninterrupted_one_reads(text, tmp_path, options: dict, limits: dict) -> None:
     checkpoints = tmp_path / "checkpoints"
-    options: dict[str, Any] = {"dirpath": checkpoints, "save_top_k": -1, "auto_insert_metric_name": False}
+    saving: dict[str, Any] = {"dirpath": checkpoints, "save_top_k": -1, "auto_insert_metric_name": False}
     callbacks = [
-        ModelCheckpoint(filename="step{step}", every_n_train_steps=1, **options),
-        AtEpochEnd(filename="end{step}", save_on_train_epoch_end=True, **options),
+        ModelCheckpoint(filename="step{step}", every_n_train_steps=1, **saving),
+        AtEpochEnd(filename="end{step}", save_on_train_epoch_end=True, **saving),
     ]
     whole = Recorder()
-    trainer(tmp_path, callbacks=callbacks, **limits).fit(whole, datamodule=data(text, lengths=lengths))
+    trainer(tmp_path, callbacks=callbacks, **limits).fit(whole, datamodule=data(text, **options))
     expected = whole.seen["train"]
     paths = sorted(checkpoints.iterdir())
     assert len(paths) >= len(expected) + 2
     for path in paths:
         steps = torch.load(path, weights_only=True)["global_step"]
         resumed = Recorder()
-        trainer(tmp_path, **limits).fit(resumed, datamodule=data(text, lengths=lengths), ckpt_path=path)
+        trainer(tmp_path, **limits).fit(resumed, datamodule=data(text, **options), ckpt_path=path)
         assert resumed.seen["train"] == expected[steps:], path.name
 
 
@@ -148,10 +162,10 @@ def test_resuming_in_mid_epoch_with_another_batch_size_is_refused(text, tmp_path
 @pytest.mark.slow
 def test_two_processes_share_the_training_columns_and_evaluate_everything(text, tmp_path) -> None:
     trainer(tmp_path, max_epochs=2, strategy="ddp_spawn", devices=2).fit(
-        Recorder(tmp_path), datamodule=data(text, batch_size=2, lengths="drawn")
+        Recorder(tmp_path), datamodule=data(text, batch_size=2, lengths="drawn", shuffle_parts=5)
     )
     alone = Recorder()
-    trainer(tmp_path, max_epochs=2).fit(alone, datamodule=data(text, batch_size=4, lengths="drawn"))
+    trainer(tmp_path, max_epochs=2).fit(alone, datamodule=data(text, batch_size=4, lengths="drawn", shuffle_parts=5))
     ranks = [torch.load(tmp_path / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
     together = [
         (epoch, [a + b for a, b in zip(left, right, strict=True)])
@@ -192,6 +206,10 @@ def test_hyperparameters_given_as_paths_and_numpys_numbers_are_saved_plain(text,
 def test_a_text_that_is_too_short_is_named(text) -> None:
     with pytest.raises(ValueError, match="The test text, in columns by `test_batch_size`: Expected a text of at least"):
         data(text, test_batch_size=10_000).test_dataloader()
+    with pytest.raises(
+        ValueError, match="The training text, in columns by `batch_size`: Expected `shuffle_parts` of at"
+    ):
+        data(text, shuffle_parts=51).train_dataloader()
     with pytest.raises(ValueError, match="The validation text, in columns by `eval_batch_size`: Expected"):
         data(text, eval_batch_size=10_000).val_dataloader()
 
@@ -239,6 +257,8 @@ def test_hyperparameters_are_plain(text) -> None:
         ({"bptt": None}, "`bptt` to be a whole number of at least 1, got None"),
         ({"lengths": "random"}, "one of fixed, drawn, got 'random'"),
         ({"max_extra": 20}, "no `max_extra` with fixed lengths"),
+        ({"shuffle_parts": 1}, "`shuffle_parts` to be a whole number of at least 2, got 1"),
+        ({"shuffle_parts": "20"}, "`shuffle_parts` to be a whole number of at least 2, got '20'"),
         ({"seed": -1}, "`seed` to be a whole number of at least 0, got -1"),
     ],
 )

@@ -45,6 +45,7 @@ def test_todays_command_is_the_run_of_then(restarts: str) -> None:
         ("optimizer.lr=4", "optimizer.lr: 5.0, now 4"),
         ("callbacks.averaging.restart_at=[0.75]", "callbacks.averaging.restart_epochs: [2], now [3]"),
         ("callbacks.best.monitor=val_ppl", "callbacks.best.monitor: val_loss, now val_ppl"),
+        ("data.shuffle_parts=20", "data.shuffle_parts: None, now 20"),
         ("~callbacks.averaging", "callbacks.averaging"),
     ],
 )
