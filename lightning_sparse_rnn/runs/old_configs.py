@@ -46,7 +46,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     if "_target_" in method:
         method = {**_PLAIN_TOPOLOGY, **method}
     now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
-    logger = _without(_without(now.get("logger"), "save_dir"), "artifact_location")
+    logger = _without(now.get("logger"), "save_dir")
     return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks, "logger": logger}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_options
 
-from lightning_sparse_rnn.runs.folder import RESULTS
+from lightning_sparse_rnn.runs.folder import CONFIG, RESULTS
 
 SIZE = ["trainer.max_epochs=2", "callbacks.progress=null"]
 # What the page on sweeps says to type.
@@ -44,10 +44,12 @@ def test_a_launcher_makes_the_runs_and_tells_of_those_that_fail(
     assert done.returncode == 1, done.stderr
     said = done.stdout + done.stderr
     finished, failed = said.split("These runs have finished:")[1].split("These runs have failed:")
-    assert "optimizer.lr=1" in finished
-    assert re.search(r"lr=-1.*: sparse-rnn-train: Expected `lr` to be a finite number of at least 0, got -1", failed)
+    assert re.search(
+        r"^  .*: sparse-rnn-train: Expected `lr` to be a finite number of at least 0, got -1", failed, re.M
+    )
     (results,) = tmp_path.glob(f"runs/*/{RESULTS}")
-    assert "optimizer.lr=1" in results.parent.name
+    assert finished.strip() == results.parent.name
+    assert "lr: 1\n" in (results.parent / CONFIG).read_text()
     again = sweep(text, tmp_path, *launcher, "optimizer.lr=1")
     assert again.returncode == 0, again.stderr
 
