@@ -23,6 +23,7 @@ from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
 from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.folder import BEST, CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.model_file import described_by, load_model
@@ -242,6 +243,10 @@ def _override(config: DictConfig, override: str) -> None:
         raise ValueError("there is no =")
     if isinstance(OmegaConf.select(config, name), DictConfig):
         raise ValueError(f"{name} is not one value. Name one in it, as in {name}.{next(iter(config[name]))}=...")
+    parent, _, last = name.rpartition(".")
+    known = OmegaConf.select(config, parent) if parent else config
+    if not override.startswith("+") and isinstance(known, DictConfig) and last not in known:
+        raise ValueError(f"there is no {name}.{near(last, map(str, known))} An option that it takes is added with +.")
     with open_dict(config) if override.startswith("+") else nullcontext():
         config.merge_with_dotlist([override.removeprefix("+")])
 

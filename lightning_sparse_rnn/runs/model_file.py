@@ -74,7 +74,16 @@ def load_model(path: Path, *, trusted: bool = False) -> ModelFile:
         FileNotFoundError: there is no such file, or no description beside it.
         ValueError: it is damaged, of another model, or names what is not known here.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a run's folder, a checkpoint, or a file of sparse-rnn-export; there is no {path}."
+        )
     if not is_exported(path):
+        if described_by(path).is_file():
+            raise ValueError(
+                f"{path} is in a format for other libraries. Expected one that was exported with --format sparse or "
+                "packed."
+            )
         return _of_checkpoint(path, trusted)
     about = _about(path)
     check_plain("data", about["data"])

@@ -304,6 +304,7 @@ def test_a_file_of_another_text_or_alone_is_refused(folder: Path, tmp_path: Path
         (["data.batch_size=1"], r"has no effect. Did you mean data\.test_batch_size\?"),
         (["data.train_lines=1"], "data.train_lines is of training"),
         (["--text", "some.txt", "data.root=x"], "The text is that of --text"),
+        (["data.bptt_=1"], r"there is no data\.bptt_\. Did you mean bptt\?"),
     ],
 )
 def test_overrides_without_effect_are_refused(folder: Path, arguments: list[str], message: str) -> None:

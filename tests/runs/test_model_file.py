@@ -50,6 +50,10 @@ def test_files_of_every_kind_hold_the_same_model(checkpoint: Path, tmp_path: Pat
         False,
         False,
     ]
+    with pytest.raises(ValueError, match=r"dense is in a format for other libraries. .* --format sparse or packed"):
+        load_model(tmp_path / "dense")
+    with pytest.raises(FileNotFoundError, match=r"Expected a run's folder, .* there is no .*none"):
+        load_model(tmp_path / "none")
 
 
 @pytest.mark.parametrize("kind", ["sparse", "packed"])
