@@ -47,7 +47,7 @@ _ALONE: dict[str, Any] = {
 }
 # What of a config testing reads, and what of its text's options it does not: in training, and beside --text.
 _READ = ("data", "trainer", "model", "matmul_precision")
-_OF_TRAINING = ("batch_size", "lengths", "max_extra", "train_lines", "seed")
+_OF_TRAINING = ("batch_size", "lengths", "max_extra", "train_lines", "shuffle_parts", "seed")
 _OF_OWN_TEXT = ("source", "root", "shares", "tokens", "min_count", "max_vocabulary", "cache_dir")
 
 
