@@ -177,7 +177,7 @@ def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
     """The config of a run's folder, with what is given on the command line, which may name anything."""
     path = run / CONFIG
     if not path.exists():
-        raise FileNotFoundError(f"Expected a file, or the folder of a run with its {CONFIG}, got {run}.")
+        raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, or a model's file, got {run}.")
     try:
         config = OmegaConf.load(path)  # whose loader makes no objects
     except yaml.YAMLError as error:
