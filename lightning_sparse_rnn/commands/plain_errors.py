@@ -7,12 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import InstantiationException
-from omegaconf.errors import MissingMandatoryValue
-
 __all__ = ["interruptible", "told_plainly"]
 
-_MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, MissingMandatoryValue)
+_MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 #: Hydra's own switch.
 _EVERYTHING = "HYDRA_FULL_ERROR"
 _INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
@@ -30,12 +27,21 @@ def told_plainly(command: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # Here, since a command's help should not wait for it.
+        from hydra.errors import InstantiationException
+        from omegaconf.errors import MissingMandatoryValue
+
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
         # An option that is not there comes as a TypeError of what Hydra was to call, a class that is not there as an
         # ImportError; others would be ours.
-        told = (*_MISTAKES, *_of_lightning(), *((TypeError, ImportError) if cause is not error else ()))
+        told = (
+            *_MISTAKES,
+            MissingMandatoryValue,
+            *_of_lightning(),
+            *((TypeError, ImportError) if cause is not error else ()),
+        )
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
         told_of: object = cause
