@@ -87,6 +87,8 @@ def test(
     data = instantiate(config.data)
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
     if text is None:
+        if config.get("init_from") is not None:
+            data.read_with(_vocabulary(saved, checkpoint))
         data.prepare_data()
     else:
         data.read_only(_vocabulary(saved, checkpoint), read_text(text))

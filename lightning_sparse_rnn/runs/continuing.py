@@ -56,13 +56,13 @@ def compared(folder: Path, config: DictConfig) -> Continued:
     if now < planned:
         raise SystemExit(
             f"{folder} holds a run of {planned} epochs, which cannot become one of {now}. Expected trainer.max_epochs "
-            f"of at least {planned}. A shorter run is another one: choose another place with output=FOLDER or name=NAME."
+            f"of at least {planned}. A shorter run is another: choose another place with output=FOLDER or name=NAME."
         )
     if find_last_good(folder / CHECKPOINTS) is None:
         if (folder / RESULTS).exists():
             raise SystemExit(
-                f"{folder} holds a finished run of {planned} epochs, and no checkpoint in {CHECKPOINTS}/ from which one "
-                f"of {now} could go on. Choose another place with output=FOLDER or name=NAME."
+                f"{folder} holds a finished run of {planned} epochs, and no checkpoint in {CHECKPOINTS}/ from which "
+                f"one of {now} could go on. Choose another place with output=FOLDER or name=NAME."
             )
         return Continued(_noting(config, before))  # it had not come to the end of an epoch
     return Continued(_noting(config, [*before, planned]), planned)
@@ -75,8 +75,8 @@ def begin_longer(folder: Path, epochs: int, now: int) -> None:
         (folder / RESULTS).replace(kept)
     rank_zero_info(
         f"This run was one of {epochs} epochs and goes on to {now}. What follows the number of epochs (prune rate, "
-        f"sparsity, learning rate, the shares at which averages restart) follows that of {now} from here on, so the run "
-        f"is not what {now} epochs from the start would have given."
+        f"sparsity, learning rate, the shares at which averages restart) follows that of {now} from here on, so the "
+        f"run is not what {now} epochs from the start would have given."
         + (f" Its results so far are kept in {kept.name}." if kept.exists() else "")
     )
 

@@ -38,7 +38,8 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         What is in ``results.json``.
 
     Raises:
-        SystemExit: the folder holds a run of another config, a shorter ``trainer.max_epochs`` apart, or another process is working on it.
+        SystemExit: the folder holds a run of another config, and not one that is only to be longer now; or another
+            process is working on it.
         ValueError: the config has a key that nothing reads, or a value that its part cannot take.
     """
     quiet()
