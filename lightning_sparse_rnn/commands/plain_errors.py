@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["interruptible", "told_plainly"]
+__all__ = ["interruptible", "told_plainly", "whole_imports"]
 
 _MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 #: Hydra's own switch.
@@ -62,6 +64,29 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
+
+
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Let the imports in the block end before a Ctrl-C counts.
+
+    Some packages take an exception at their import for something else, and go on without what they wanted.
+
+    Raises:
+        KeyboardInterrupt: after the block, if someone has pressed Ctrl-C in it.
+    """
+    there = signal.getsignal(signal.SIGINT)
+    if there is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, there)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def _of_lightning() -> tuple[type[Exception], ...]:

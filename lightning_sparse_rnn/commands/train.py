@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly, whole_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,11 +21,12 @@ _COMMAND = "sparse-rnn-train"
 def main() -> None:
     """``sparse-rnn-train``."""
     with interruptible():
-        import hydra
+        with whole_imports():
+            import hydra
 
-        from lightning_sparse_rnn.commands.overrides import checked, with_quotes
-        from lightning_sparse_rnn.runs.config import CONFIG_DIR
-        from lightning_sparse_rnn.runs.jobs import Jobs
+            from lightning_sparse_rnn.commands.overrides import checked, with_quotes
+            from lightning_sparse_rnn.runs.config import CONFIG_DIR
+            from lightning_sparse_rnn.runs.jobs import Jobs
 
         sys.path.append(str(Path.cwd()))  # for rules of the user's own
         sys.argv[1:] = with_quotes(sys.argv[1:])
@@ -64,7 +65,8 @@ def _run(config: DictConfig) -> float:
 
 
 def _trained(config: DictConfig, folder: Path) -> float:
-    from lightning_sparse_rnn.runs.training import train
+    with whole_imports():
+        from lightning_sparse_rnn.runs.training import train
 
     return float(train(config, folder)["val_ppl"])
 

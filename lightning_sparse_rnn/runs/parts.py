@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lightning_sparse_rnn.runs.companions import companion
 from lightning_sparse_rnn.runs.config import model_config
 from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
+from lightning_sparse_rnn.runs.progress_bar import EpochLines
 from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
 
 __all__ = ["Parts", "make_parts"]
@@ -76,8 +78,11 @@ def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None)
                 f"Expected callbacks.{name} to be a {kind.__name__}, got none: a run's results are made of what it "
                 f"keeps. Leave callbacks.{name} as it is."
             )
-    if not config.trainer.get("enable_progress_bar", True):
+    bar = config.trainer.get("enable_progress_bar")
+    if not (sys.stdout.isatty() if bar is None else bar):
         made = {name: callback for name, callback in made.items() if not isinstance(callback, ProgressBar)}
+    if not any(isinstance(callback, ProgressBar) for callback in made.values()):
+        made["lines"] = EpochLines()
     make = instantiate if weights is None else weights.method
     method = make(config.method) if "_target_" in config.method else None
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
