@@ -22,7 +22,7 @@ from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.naming import check_name
 from lightning_sparse_rnn.runs.old_configs import MOVED
 
-__all__ = ["CommandLine", "checked", "with_quotes"]
+__all__ = ["CommandLine", "arranged", "checked"]
 
 _DEFAULT = Path("runs")
 _COUNTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
@@ -43,9 +43,11 @@ class CommandLine(NamedTuple):
     runs: int | None = None
 
 
-def with_quotes(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with quotes around names of runs, which have signs in them that mean much to Hydra."""
-    return [_quoted(argument) for argument in arguments]
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """Return the command line as Hydra takes it: ``-m`` first, and quotes around names of runs, with their signs."""
+    several = ("-m", "--multirun")
+    flags = [argument for argument in arguments if argument in several]
+    return [*flags, *(_quoted(argument) for argument in arguments if argument not in several)]
 
 
 def _quoted(argument: str) -> str:

@@ -24,12 +24,12 @@ def main() -> None:
         with whole_imports():
             import hydra
 
-            from lightning_sparse_rnn.commands.overrides import checked, with_quotes
+            from lightning_sparse_rnn.commands.overrides import arranged, checked
             from lightning_sparse_rnn.runs.config import CONFIG_DIR
             from lightning_sparse_rnn.runs.jobs import Jobs
 
         sys.path.append(str(Path.cwd()))  # for rules of the user's own
-        sys.argv[1:] = with_quotes(sys.argv[1:])
+        sys.argv[1:] = arranged(sys.argv[1:])
         with told_plainly(_COMMAND):
             given = checked(sys.argv[1:])
         with Jobs.of_a_command(given.output, given.runs) as jobs:

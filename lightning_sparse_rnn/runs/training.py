@@ -51,9 +51,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         if continued.epochs is not None:
             begin_longer(folder, continued.epochs, config.trainer.max_epochs)
         for name in shorter_runs_beside(folder, config):
-            _say(
-                f"A shorter run of the same settings is there. To lengthen it instead of beginning another: name={name}"
-            )
+            _say(f"A shorter run of these settings is there. To lengthen it instead of beginning another: name={name}")
         return _train(continued, folder)
 
 
