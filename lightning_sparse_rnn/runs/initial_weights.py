@@ -25,6 +25,8 @@ __all__ = ["InitialWeights", "initial_weights"]
 _SPARSE_FROM = 0.01
 # Allocations that look at what the weights are worth, and draw nothing.
 _BY_WORTH = ("nonzero", "snip")
+# What says how a new topology begins.
+_OF_NEW = ("sparsity", "allocation", "initial_sparsity", "initial_scale")
 
 
 def initial_weights(config: DictConfig, folder: Path) -> InitialWeights | None:
@@ -114,7 +116,7 @@ class InitialWeights:
         )
         if not state:
             return instantiate(method, allocation="nonzero")
-        options = {key: value for key, value in method.items() if key not in ("_target_", "sparsity", "allocation")}
+        options = {key: value for key, value in method.items() if key not in ("_target_", *_OF_NEW)}
         return instantiate({"_target_": f"{target}.from_checkpoint", "path": str(self.path), **options})
 
     def load(self, model: pl.LightningModule) -> None:
