@@ -156,6 +156,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
         "method.weights_of_sparsity", method.get("weights_of_sparsity") if isinstance(method, Mapping) else None
     )
     check_plain("matmul_precision", config.get("matmul_precision"))
+    check_plain("init_from", config.get("init_from"))
 
 
 def _override(config: DictConfig, override: str) -> None:
