@@ -8,8 +8,11 @@ OLDEST_TESTS := tests/callbacks tests/integration/test_trainer_options.py
 # An environment without any extra, for the tests of what works there.
 BARE := .venv-bare
 BARE_TESTS := tests/integration/test_bare.py tests/commands/test_export.py tests/callbacks/test_averaging.py
+# An environment with other people's packages, for the tests of what works beside them.
+EXTRAS := .venv-extras
+EXTRAS_TESTS := tests/integration/test_examples.py tests/integration/test_trackers.py tests/integration/test_launchers.py
 
-.PHONY: setup train test test-bare lint docs clean
+.PHONY: setup train test test-bare test-extras lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +32,12 @@ $(BARE)/.installed: pyproject.toml constraints.txt
 	$(BARE)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest hypothesis
 	touch $@
 
+$(EXTRAS)/.installed: pyproject.toml constraints.txt .github/requirements/ecosystem.txt
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(EXTRAS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement .github/requirements/ecosystem.txt --editable '.[dev]'
+	touch $@
+
 train: setup
 	$(BIN)/sparse-rnn-train
 
@@ -38,6 +47,10 @@ test: lint $(OLDEST) test-bare
 
 test-bare: $(BARE)/.installed
 	$(BARE)/bin/python -m pytest $(BARE_TESTS)
+
+# Tests that need other people's packages; without them they are skipped.
+test-extras: $(EXTRAS)/.installed
+	$(EXTRAS)/bin/python -m pytest $(EXTRAS_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -49,4 +62,4 @@ docs: setup
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(BARE) build dist *.egg-info
+	rm -rf $(VENV) $(BARE) $(EXTRAS) build dist *.egg-info

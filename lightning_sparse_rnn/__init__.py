@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_sparse_rnn.callbacks.checkpoint import SparseModelCheckpoint
     from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
     from lightning_sparse_rnn.optim.sntasgd import SNTASGD
+    from lightning_sparse_rnn.sparsity.live_weights import live_weights
     from lightning_sparse_rnn.sparsity.sparse_files import load_sparse, save_sparse
     from lightning_sparse_rnn.sparsity.topology import SparseTopology
 
@@ -23,6 +24,7 @@ __all__ = [
     "SelfishSparseCallback",
     "SparseModelCheckpoint",
     "SparseTopology",
+    "live_weights",
     "load_sparse",
     "save_sparse",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "SelfishSparseCallback": "callbacks.selfish_sparse",
     "SparseModelCheckpoint": "callbacks.checkpoint",
     "SparseTopology": "sparsity.topology",
+    "live_weights": "sparsity.live_weights",
     "load_sparse": "sparsity.sparse_files",
     "save_sparse": "sparsity.sparse_files",
 }

@@ -13,7 +13,7 @@ from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.topology import SparseTopology
 from lightning_sparse_rnn.utilities.trainer_state import logging_step
 
-__all__ = ["described", "log_update", "start_table", "tell_end"]
+__all__ = ["described", "log_sparsity", "log_update", "start_table", "tell_end"]
 
 _ROWS = 30
 
@@ -65,6 +65,14 @@ def log_update(trainer: Trainer, topology: SparseTopology, update: TopologyUpdat
         metrics.update({f"density/{tensor}/{gate}": density for gate, density in gates.items()})
     for logger in trainer.loggers:
         logger.log_metrics(metrics, step=logging_step(trainer))
+
+
+def log_sparsity(trainer: Trainer, topology: SparseTopology) -> None:
+    """Log at an epoch's end, as Lightning at its last step, how sparse all sparse tensors together are."""
+    # Not `sparsity`: trackers that keep metrics as files refuse one that is also the folder of others.
+    metrics = {"epoch": trainer.current_epoch, "sparsity/overall": topology.sparsity}
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=max(0, logging_step(trainer) - 1))
 
 
 def tell_end(topology: SparseTopology, aim: float | None, moved: bool) -> None:

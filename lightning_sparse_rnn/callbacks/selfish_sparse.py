@@ -17,7 +17,7 @@ from lightning_sparse_rnn.callbacks.compatibility import refuse_endless, refuse_
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
 from lightning_sparse_rnn.callbacks.fit_steps import FitSteps, NoSteps
 from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_state
-from lightning_sparse_rnn.callbacks.messages import described, log_update, start_table, tell_end
+from lightning_sparse_rnn.callbacks.messages import described, log_sparsity, log_update, start_table, tell_end
 from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.clock import Moment, UpdateClock
 from lightning_sparse_rnn.sparsity.history import record
@@ -28,6 +28,9 @@ from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate, Schedule, S
 from lightning_sparse_rnn.utilities.trainer_state import limits, progress
 
 __all__ = ["SelfishSparseCallback"]
+
+# What a topology that is there already has no use for.
+_OF_NEW = ("sparsity", "allocation", "initial_sparsity", "initial_scale")
 
 
 class SelfishSparseCallback(Callback):
@@ -120,19 +123,27 @@ class SelfishSparseCallback(Callback):
             path: a checkpoint of a run with this callback.
             weights_only: ``False`` reads a checkpoint that holds other objects than tensors and plain values, such as
                 paths among the hyperparameters. That runs any code the file holds: only for files that you trust.
-            options: those of the constructor, but for ``sparsity`` and ``allocation``.
+            options: those of the constructor, but for what says how a new topology begins: ``sparsity``,
+                ``allocation``, ``initial_sparsity`` and ``initial_scale``.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
-            ValueError: it is damaged or has no topology, or an option is out of range.
+            ValueError: it is damaged or has no topology, or an option is out of range, or one of these.
         """
+        if of_new := [name for name in _OF_NEW if name in options]:
+            raise ValueError(
+                f"Expected no `{of_new[0]}`: the topology is that of the checkpoint, with as many live weights. For a "
+                f"new one, draw it with SelfishSparseCallback({of_new[0]}=...)."
+            )
         state = saved_state(path, cls.__qualname__, weights_only=weights_only)
         callback = cls(state["options"]["sparsity"], **options)
         callback._fit.load(state["topology"])
         return callback
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({described(self._fit.options, initial_sparsity=self._fit.initial_sparsity)})"
+        options = described(self._fit.options, initial_sparsity=self._fit.initial_sparsity)
+        topology = self._fit.topology
+        return f"{type(self).__name__}({options}{'' if topology is None else f', topology={topology!r}'})"
 
     @property
     def topology(self) -> SparseTopology:
@@ -258,6 +269,7 @@ class SelfishSparseCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()  # for weights that are saved alone, and nobody asks us
+        log_sparsity(trainer, self.topology)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self._before_step(trainer, optimizer)  # which torch tells of too, but for steps that take a closure

@@ -1,4 +1,4 @@
-"""``sparse-rnn-test``: the test perplexity of a run or of one checkpoint."""
+"""``sparse-rnn-test``: the test perplexity of a run, of one of its checkpoints, or of an exported file."""
 
 from __future__ import annotations
 
@@ -23,24 +23,41 @@ from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
 from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.folder import BEST, CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
+from lightning_sparse_rnn.runs.model_file import described_by, load_model
 from lightning_sparse_rnn.runs.quiet import quiet
 from lightning_sparse_rnn.utilities.plain_values import check_plain
 
-__all__ = ["main", "test"]
+__all__ = ["main", "test", "test_file"]
 
 # What testing makes of a run's config, by the names that configs have for it.
 _TRAINERS = {"pytorch_lightning.Trainer": pl.Trainer}
 _DATA = {"lightning_sparse_rnn.data.TextDataModule": TextDataModule}
 _MODELS = {"lightning_sparse_rnn.models.LanguageModel": LanguageModel}
+# What testing does with a Trainer whatever its config says.
+_ALONE: dict[str, Any] = {
+    "devices": 1,
+    "strategy": "auto",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+# What of a config testing reads, and what of its text's options it does not: in training, and beside --text.
+_READ = ("data", "trainer", "model", "matmul_precision")
+_OF_TRAINING = ("batch_size", "lengths", "max_extra", "train_lines", "shuffle_parts", "seed")
+_OF_OWN_TEXT = ("source", "root", "shares", "tokens", "min_count", "max_vocabulary", "cache_dir")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the test loss and perplexity of a run's best checkpoint, or of another one, as JSON."""
+    """Print the test loss and perplexity of a run's best checkpoint, or of another file, as JSON."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-test", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run of sparse-rnn-train")
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint of that run; its best.ckpt if not given")
+    parser.add_argument(
+        "run", type=Path, help="folder of a run of sparse-rnn-train, a checkpoint, or a file of sparse-rnn-export"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="of the run, this checkpoint in the place of its best.ckpt")
     parser.add_argument("--text", type=Path, help="a file to test on, in the place of the run's own test text")
     parser.add_argument("--trust", action="store_true", help="make whatever the run names; it may then run any code")
     parser.add_argument(
@@ -49,8 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_intermixed_args(arguments)
     quiet()
     with told_plainly("sparse-rnn-test"):
-        config = _config(given.run, given.overrides, given.trust)
-        metrics = test(config, given.checkpoint or given.run / BEST, text=given.text, trusted=given.trust)
+        for override in given.overrides:
+            _check_read(override, ("data",) if given.run.is_file() else _READ, given.text is not None)
+        if given.run.is_file():
+            if given.checkpoint is not None:
+                raise ValueError(f"Expected a run's folder with --checkpoint, got the file {given.run}.")
+            metrics = test_file(given.run, given.overrides, text=given.text, trusted=given.trust)
+        else:
+            config = _config(given.run, given.overrides, given.trust)
+            metrics = test(config, given.checkpoint or given.run / BEST, text=given.text, trusted=given.trust)
     print(json.dumps(metrics, indent=2))
 
 
@@ -75,15 +99,7 @@ def test(
     """
     set_matmul_precision(config.matmul_precision)
     # The run's own Trainer, since precision and limits have a say in the result.
-    trainer: pl.Trainer = instantiate(
-        config.trainer,
-        devices=1,
-        strategy="auto",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer: pl.Trainer = instantiate(config.trainer, **_ALONE)
     data = instantiate(config.data)
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
     if text is None:
@@ -106,11 +122,52 @@ def test(
     return dict(metrics)
 
 
+def test_file(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    text: Path | None = None,  # noqa: PT028
+    trusted: bool = False,  # noqa: PT028
+) -> dict[str, float]:
+    """Return what :func:`test` does of a model in a file: a checkpoint, or one of ``sparse-rnn-export``, on the CPU.
+
+    Args:
+        path: the file; beside an exported one stands its description.
+        overrides: values of ``data`` to change, as in ``data.test_batch_size=1``.
+        text: a file to test on; the text that the model was trained with if not given.
+        trusted: make whatever the file names, which may run any code.
+
+    Raises:
+        FileNotFoundError: there is no such file, or its text is gone and ``text`` is not given.
+        ValueError: the file is damaged, of another kind, or of another text.
+    """
+    file = load_model(path, trusted=trusted)
+    if "source" not in file.data:
+        raise ValueError(f"{described_by(path)} does not say how the text was read. Export the weights again.")
+    config = _changed(OmegaConf.create({"data": file.data}), overrides)
+    data = TextDataModule(**OmegaConf.to_container(config.data))  # type: ignore[arg-type]
+    if text is not None:
+        if file.vocabulary is None:
+            raise _without_vocabulary(path)
+        data.read_only(file.vocabulary, read_text(text))
+    elif file.vocabulary is not None:
+        data.load_state_dict({"vocabulary": file.vocabulary.fingerprint})
+    else:
+        check_text(file.saved, data)
+    model = LanguageModel(file.network, file.network.vocab_size)
+    (metrics,) = pl.Trainer(accelerator="cpu", **_ALONE).test(model, datamodule=data, verbose=False)
+    return dict(metrics)
+
+
 def _vocabulary(saved: Mapping[str, Any], checkpoint: Path) -> Vocabulary:
     state = saved.get(TextDataModule.__qualname__, {}).get("text")
     if state is None:
-        raise ValueError(f"{checkpoint} has no vocabulary: it was written before they had one. Leave --text out.")
+        raise _without_vocabulary(checkpoint)
     return Vocabulary.from_state(state)
+
+
+def _without_vocabulary(path: Path) -> ValueError:
+    return ValueError(f"{path} has no vocabulary: it was written before they had one. Leave --text out.")
 
 
 def _one_column(config: DictConfig) -> bool:
@@ -122,7 +179,7 @@ def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
     """The config of a run's folder, with what is given on the command line, which may name anything."""
     path = run / CONFIG
     if not path.exists():
-        raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, got {run}.")
+        raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, or a model's file, got {run}.")
     try:
         config = OmegaConf.load(path)  # whose loader makes no objects
     except yaml.YAMLError as error:
@@ -131,12 +188,18 @@ def _config(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
         raise ValueError(f"Expected the settings of a run in {path}, got a {type(config).__name__}.")
     if not trusted:
         _check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    return _changed(config, overrides)
+
+
+def _changed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Change values of a config in place, and return it."""
     OmegaConf.set_struct(config, True)
     for override in overrides:
         try:
             _override(config, override)
         except Exception as error:  # OmegaConf's, of several kinds
-            raise ValueError(f"Expected overrides like data.test_batch_size=1, got {override}: {error}") from None
+            first = str(error).splitlines()[0]
+            raise ValueError(f"Expected overrides like data.test_batch_size=1, got {override}: {first}") from None
     return config
 
 
@@ -159,6 +222,23 @@ def _check_config(config: Mapping[str, Any]) -> None:
     check_plain("init_from", config.get("init_from"))
 
 
+def _check_read(override: str, groups: Sequence[str], other_text: bool) -> None:
+    """Raise ValueError if nothing in a test depends on what an override changes."""
+    name = override.partition("=")[0].lstrip("+")
+    group, _, option = name.partition(".")
+    if group not in groups:
+        raise ValueError(
+            f"Testing does not read {name}: {override} has no effect. Of these can be changed: {', '.join(groups)}."
+        )
+    if group == "trainer" and option in _ALONE:
+        raise ValueError(f"A test runs on one device, without loggers: {override} has no effect.")
+    if group == "data" and option in _OF_TRAINING:
+        hint = " Did you mean data.test_batch_size?" if option == "batch_size" else ""
+        raise ValueError(f"data.{option} is of training: {override} has no effect.{hint}")
+    if group == "data" and other_text and option in _OF_OWN_TEXT:
+        raise ValueError(f"The text is that of --text, in the model's own tokens: {override} has no effect.")
+
+
 def _override(config: DictConfig, override: str) -> None:
     """Change a value, or with ``+`` add one, as in Hydra's commands."""
     name, equals, _ = override.removeprefix("+").partition("=")
@@ -166,6 +246,10 @@ def _override(config: DictConfig, override: str) -> None:
         raise ValueError("there is no =")
     if isinstance(OmegaConf.select(config, name), DictConfig):
         raise ValueError(f"{name} is not one value. Name one in it, as in {name}.{next(iter(config[name]))}=...")
+    parent, _, last = name.rpartition(".")
+    known = OmegaConf.select(config, parent) if parent else config
+    if not override.startswith("+") and isinstance(known, DictConfig) and last not in known:
+        raise ValueError(f"there is no {name}.{near(last, map(str, known))} An option that it takes is added with +.")
     with open_dict(config) if override.startswith("+") else nullcontext():
         config.merge_with_dotlist([override.removeprefix("+")])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +13,15 @@ import torch
 
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
-from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.inference import compress, save_packed
 from lightning_sparse_rnn.inference.exports import save_dense, save_onnx, save_safetensors
 from lightning_sparse_rnn.models import LanguageModel, Network
 from lightning_sparse_rnn.models.building import rebuilt
-from lightning_sparse_rnn.runs.folder import BEST, EXPORTED
+from lightning_sparse_rnn.runs.folder import BEST, CARD, EXPORTED
+from lightning_sparse_rnn.runs.model_file import describe
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
 from lightning_sparse_rnn.utilities.plain_values import plain
-from lightning_sparse_rnn.utilities.whole_files import write_json, write_text
+from lightning_sparse_rnn.utilities.whole_files import write_text
 
 __all__ = ["export", "export_to", "main"]
 
@@ -39,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dtype",
         choices=_DTYPES,
-        default="float32",
         help="of packed values (default: float32, exact)",
     )
     parser.add_argument("--output", type=Path, help="the file to write; by default weights.* in the run's folder")
@@ -57,17 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = given.output or given.run / FORMATS[given.format].name
     checkpoint = given.checkpoint or given.run / BEST
     with told_plainly("sparse-rnn-export"):
+        _check_options(given)
+        card = _card(given, output) if given.card else None  # first: it says if there is no finished run to write of
         if given.format == "sparse":
             dense, size = export(checkpoint, output, trusted=given.trust)
         else:
-            dense, size = export_to(given.format, checkpoint, output, _DTYPES[given.dtype], trusted=given.trust)
-        if given.card:
-            card = _write_card(given.run, output, given.twin, given.license)
+            dtype = _DTYPES[given.dtype or "float32"]
+            dense, size = export_to(given.format, checkpoint, output, dtype, trusted=given.trust)
+        if card is not None:
+            write_text(output.parent / CARD, card)
     print(f"{output}: {size:,} bytes, {size / dense:.3f} of the {dense:,} bytes of the same weights written densely")
     print("Read it with:")
     print(FORMATS[given.format].read_with.format(output=str(output)))
-    if given.card:
-        print(f"Its model card is {card}")
+    if card is not None:
+        print(f"Its model card is {output.parent / CARD}")
 
 
 class Format(NamedTuple):
@@ -93,20 +97,35 @@ FORMATS = {
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-def described_by(output: Path) -> Path:
-    """The file beside an exported one that has the model's arguments and its vocabulary, as JSON."""
-    return output.with_name(f"{output.name}.json")
+def _check_options(given: argparse.Namespace) -> None:
+    """Raise ValueError if an option would have no effect, or the card would say what is not so."""
+    if given.dtype is not None and given.format != "packed":
+        raise ValueError(f"--dtype is of packed values: expected --format packed beside it, got {given.format}.")
+    for name in ("twin", "license"):
+        if getattr(given, name) is not None and not given.card:
+            raise ValueError(f"--{name} is for the model card: expected --card beside it.")
+    if given.card and given.checkpoint is not None:
+        raise ValueError("--card has the perplexities of the run's best.ckpt: leave --checkpoint out.")
+    if given.output is not None and given.output.is_dir():
+        raise ValueError(f"Expected --output as a file to write, got the folder {given.output}.")
 
 
-def _write_card(run: Path, output: Path, twin: Path | None, license: str | None) -> Path:
+def _card(given: argparse.Namespace, output: Path) -> str:
     # Here, since it reads configs and tables, which weights do not need.
-    from lightning_sparse_rnn.runs.model_card import CARD, model_card
+    from lightning_sparse_rnn.runs.model_card import model_card
 
     path = output.parent / CARD
     if path.exists() and not path.read_text(encoding="utf-8").startswith("---\n"):
         raise ValueError(f"There is a {path} that is no model card. Write the weights to another folder with --output.")
-    write_text(path, model_card(run, output.name, twin=twin, license=license))
-    return path
+    use = textwrap.dedent(FORMATS[given.format].read_with.format(output=output.name))
+    return model_card(
+        given.run,
+        use,
+        command=f"sparse-rnn-generate {shlex.quote(output.name)}" if given.format in ("sparse", "packed") else None,
+        rounded=given.dtype if given.dtype != "float32" else None,
+        twin=given.twin,
+        license=given.license,
+    )
 
 
 def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:
@@ -128,7 +147,7 @@ def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[in
     weights = saved["state_dict"]
     output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
-    _describe(saved, output)
+    describe(saved, output)
     return _dense_bytes(weights), output.stat().st_size
 
 
@@ -160,14 +179,8 @@ def export_to(
         save_safetensors(output, network.state_dict())
     else:
         save_dense(output, network.state_dict())
-    _describe(saved, output)
+    describe(saved, output)
     return _dense_bytes(network.state_dict()), output.stat().st_size
-
-
-def _describe(saved: Mapping[str, Any], output: Path) -> None:
-    if "text" in (text := saved.get(TextDataModule.__qualname__, {})):
-        about = {"model": plain(dict(saved.get("hyper_parameters", {}))), "vocabulary": text["text"]}
-        write_json(described_by(output), about)
 
 
 def _dense_bytes(weights: Mapping[str, Any]) -> int:

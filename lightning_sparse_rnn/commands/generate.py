@@ -12,23 +12,23 @@ from pathlib import Path
 from torch import Tensor
 
 from lightning_sparse_rnn.checkpoints.fits import check_text
-from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.commands.plain_errors import told_plainly
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
-from lightning_sparse_rnn.inference.compression import compress_where_it_pays
-from lightning_sparse_rnn.models import LanguageModel, Network
-from lightning_sparse_rnn.models.building import rebuilt
+from lightning_sparse_rnn.models import Network
 from lightning_sparse_rnn.models.generation import generate
 from lightning_sparse_rnn.runs.folder import BEST
+from lightning_sparse_rnn.runs.model_file import load_model
 from lightning_sparse_rnn.utilities.plain_values import check_plain
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write text from a checkpoint of sparse-rnn-train, word by word as it comes."""
+    """Write text from a model of sparse-rnn-train, token by token as it comes."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-generate", description=main.__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run, of which its best.ckpt")
+    parser.add_argument(
+        "model", type=Path, help="the folder of a run (its best.ckpt), a checkpoint, or a file of sparse-rnn-export"
+    )
     parser.add_argument("--prompt", default="", help="text to go on from, - for standard input (default: a new line)")
     parser.add_argument("--tokens", type=int, default=200, help="number of tokens to write (default: 200)")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1 safer, above 1 wilder, 0 the likeliest")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with told_plainly("sparse-rnn-generate"):
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
-        path = given.checkpoint / BEST if given.checkpoint.is_dir() else given.checkpoint
+        path = given.model / BEST if given.model.is_dir() else given.model
         network, vocabulary = _load(path, given.root, given.trust)
         prompt = _encode(sys.stdin.read() if given.prompt == "-" else given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)
@@ -57,27 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _load(path: Path, root: str | None, trusted: bool) -> tuple[Network, Vocabulary]:
-    """The network of a checkpoint and the vocabulary of the text it was trained on."""
-    saved = load_checkpoint(path, weights_only=not trusted)
-    model_options, data_options = saved.get("hyper_parameters", {}), saved.get("datamodule_hyper_parameters", {})
-    if "network" not in model_options or "source" not in data_options:
-        raise ValueError(f"Expected a checkpoint of a LanguageModel trained on a TextDataModule, got {path}.")
-    model = rebuilt(LanguageModel, saved, {}, trusted=trusted)
-    saved_text = saved.get(TextDataModule.__qualname__, {}).get("text")
-    if saved_text is not None and root is None:
-        vocabulary = Vocabulary.from_state(saved_text)
-    else:  # written before checkpoints had their vocabulary, or to be compared
-        check_plain("data", data_options)
-        data = TextDataModule(**(data_options if root is None else {**data_options, "root": root}))
-        vocabulary = data.vocabulary
-    if len(vocabulary) != model.network.vocab_size:
+    """The network in a file and the vocabulary of the text it was trained on."""
+    file = load_model(path, trusted=trusted)
+    network: Network = file.network
+    if file.vocabulary is not None and root is None:
+        return network, file.vocabulary
+    # Written before checkpoints had their vocabulary, or to be compared.
+    if not file.saved:
+        raise ValueError(f"{path} has its vocabulary beside it. Leave --root out.")
+    check_plain("data", file.data)
+    data = TextDataModule(**(file.data if root is None else {**file.data, "root": root}))
+    if data.vocab_size != network.vocab_size:
         raise ValueError(
-            f"Expected the text the model was trained on, with {model.network.vocab_size} different tokens, got one "
-            f"with {len(vocabulary)}. Give its folder with --root."
+            f"Expected the text the model was trained on, with {network.vocab_size} different tokens, got one "
+            f"with {data.vocab_size}. Give its folder with --root."
         )
-    if saved_text is None or root is not None:
-        check_text(saved, data)
-    return compress_where_it_pays(model.network), vocabulary
+    check_text(file.saved, data)
+    return network, data.vocabulary
 
 
 def _encode(prompt: str, vocabulary: Vocabulary) -> Tensor:

@@ -233,7 +233,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def _read(self) -> Corpus:
         folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()
-        texts = load_texts(self.hparams["source"], self.hparams["root"], folder, self.hparams["shares"] or SHARES)
+        texts = load_texts(self.hparams["source"], self.hparams["root"], folder, self.hparams["shares"])
         if ends := texts.train.count(EOS):
             rank_zero_warn(
                 f"The training text has {ends} times {EOS}, which stands for a line's end and is added to each: the "

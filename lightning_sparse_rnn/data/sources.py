@@ -50,7 +50,7 @@ def load_texts(
     source: str,
     root: str | Path | None = None,
     cache_dir: str | Path | None = None,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] | None = None,
 ) -> Texts:
     """The texts of `source`.
 
@@ -59,23 +59,26 @@ def load_texts(
         root: folder that holds the files. "folder" needs one, or one file; "ptb" and "wikitext-2" are downloaded
             without one; "pydoc" has no files.
         cache_dir: where downloads go. None: `default_cache_dir()`.
-        shares: how one file is cut into training, validation and test text.
+        shares: how one file is cut into training, validation and test text. None: `SHARES`.
 
     Raises:
-        ValueError: if there is no such source, `root` does not go with it, or a file is not what it
+        ValueError: if there is no such source, `root` or `shares` does not go with it, or a file is not what it
             should be.
         FileNotFoundError: if a file is missing.
         ConnectionError: if a download fails.
     """
     check_source(source, root)
+    folder = Path(root).expanduser() if root is not None else None
+    if shares is not None and (source != "folder" or (folder is not None and folder.is_dir())):
+        where = root if source == "folder" else f"source {source!r}"
+        raise ValueError(f"Expected no `shares` with {where}: they are of one file, which is cut into three texts.")
     if source == "pydoc":
         return language_reference()
-    folder = Path(root).expanduser() if root is not None else None
     if source in PUBLISHED:
         corpus = PUBLISHED[source]
         return corpus.read(folder) if folder else corpus.download(Path(cache_dir or default_cache_dir()) / source)
     assert folder is not None
-    return _cut(read_text(folder), shares) if folder.is_file() else _read_folder(folder)
+    return _cut(read_text(folder), shares or SHARES) if folder.is_file() else _read_folder(folder)
 
 
 def _cut(text: str, shares: Sequence[float]) -> Texts:

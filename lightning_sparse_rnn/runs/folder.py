@@ -7,6 +7,7 @@ from pathlib import Path
 
 __all__ = [
     "BEST",
+    "CARD",
     "CHECKPOINTS",
     "CONFIG",
     "EXPORTED",
@@ -43,6 +44,8 @@ MASKS = "masks"
 LOCK = ".lock"
 #: The weights as ``sparse-rnn-export`` writes them.
 EXPORTED = "weights.sparse.pt"
+#: The model card beside them; hubs find it by this name.
+CARD = "README.md"
 
 
 def results_after(folder: Path, epochs: int) -> Path:

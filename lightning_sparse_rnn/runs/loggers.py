@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 __all__ = ["ResumableCSVLogger", "finish", "hyperparameters", "log_end", "make_loggers"]
@@ -62,8 +62,18 @@ def log_end(trainer: pl.Trainer, results: Mapping[str, Any], picture: Any) -> No
         if results["accounting"] is not None:
             costs = {f"accounting/{name}": value for name, value in results["accounting"].items()}
             logger.log_metrics(costs, step=trainer.global_step)
-        if picture is not None and isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("run", picture, trainer.global_step)
+        if picture is not None:
+            for kind, show in _SHOWN_BY.items():
+                if isinstance(logger, kind):
+                    show(logger, picture, trainer.global_step)
+
+
+# How trackers take a picture; what logs to a file stands beside the run's own.
+_SHOWN_BY: dict[type[Logger], Callable[[Any, Any, int], object]] = {
+    TensorBoardLogger: lambda logger, picture, step: logger.experiment.add_figure("run", picture, step),
+    WandbLogger: lambda logger, picture, step: logger.log_image("run", [picture]),
+    MLFlowLogger: lambda logger, picture, step: logger.experiment.log_figure(logger.run_id, picture, "run.png"),
+}
 
 
 def finish(loggers: list[Logger], status: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,33 @@ from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import flat
+from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.reading import Run, read_run
 
-__all__ = ["CARD", "model_card", "training_command"]
+__all__ = ["model_card", "training_command"]
 
-#: The file's name, by which hubs find it.
-CARD = "README.md"
 # Which config of each group a run took says how its values came about; these say nothing of the model.
 _ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress")
+_RESTART = "callbacks.averaging.restart_"
 _PLAIN = re.compile(r"[\w./:-]+")
 
 
-def model_card(folder: Path, weights: str, *, twin: Path | None = None, license: str | None = None) -> str:
+def model_card(
+    folder: Path,
+    use: str,
+    *,
+    command: str | None = None,
+    rounded: str | None = None,
+    twin: Path | None = None,
+    license: str | None = None,
+) -> str:
     """Return the card of the run in ``folder`` as Markdown.
 
     Args:
         folder: a finished run of ``sparse-rnn-train``.
-        weights: the name of the file of its sparse weights.
+        use: Python code that reads the file of its weights.
+        command: a command that uses the file, where there is one.
+        rounded: what the file's values are rounded to, if they are: the perplexities are not of those.
         twin: a finished run of a dense network of as few weights, to stand beside it.
         license: the licence of the weights as hubs write it, such as ``"apache-2.0"``; not named if not given.
 
@@ -47,10 +57,12 @@ def model_card(folder: Path, weights: str, *, twin: Path | None = None, license:
         for name, r in rows
     )
     sparsity, method = run.results["sparsity"], run.settings.get("chosen.method", "selfish")
+    noted = f"\nThe file has the weights rounded to {rounded}; perplexities are of float32.\n" if rounded else ""
+    written = f"```bash\n{command}\n```\n\n" if command else ""
     return f"""---
 {_metadata(run, license)}---
 
-# {run.settings.get("chosen.model", "language model")} on {run.corpus}, {sparsity:.1%} sparse
+# {_title(run)}, {sparsity:.1%} sparse
 
 A recurrent language model trained by the method `{method}` of the package `lightning-sparse-rnn`, which implements
 [Selfish Sparse RNN Training](https://arxiv.org/abs/2101.09048).
@@ -61,13 +73,11 @@ A recurrent language model trained by the method `{method}` of the package `ligh
 
 A unigram model of the same text has a test perplexity of {run.results["unigram_ppl"]:.2f}. Trained for
 {run.results["epochs"]} epochs from seed {run.seed}, with {_versions(run.results)}.
-
+{noted}
 ## Use
 
-```python
-from lightning_sparse_rnn import load_sparse
-
-weights = load_sparse({weights!r})  # dense tensors by name
+{written}```python
+{use}
 ```
 
 ## Train it again
@@ -81,15 +91,32 @@ weights = load_sparse({weights!r})  # dense tensors by name
 def training_command(settings: Mapping[str, Any]) -> str:
     """Return the command that trains with these settings: the chosen groups, and what differs from their values."""
     chosen = [f"{name[7:]}={value}" for name, value in settings.items() if name.startswith("chosen.") and value]
+    known = dict(flat(_composed(chosen, resolve=False)))
+    changed = {name: settings[name] for name in ("trainer.max_epochs",) if name in settings}  # shares are of these
+
+    def overrides() -> list[str]:
+        return [f"{'' if name in known else '+'}{name}={_written(value)}" for name, value in changed.items()]
+
+    # A value that is made from others is written only if it still differs once those are right.
+    for resolve in (False, True):
+        there = dict(flat(same_runs(_composed([*chosen, *overrides()], resolve))))
+        changed |= {
+            name: value
+            for name, value in settings.items()
+            if not name.startswith(_ELSEWHERE) and there.get(name, ...) != value and "${" not in str(there.get(name))
+        }
+        if f"{_RESTART}epochs" in changed:  # which come on top of shares of `max_epochs`
+            changed[f"{_RESTART}at"] = settings[f"{_RESTART}at"]
+    return shlex.join(["sparse-rnn-train", *chosen, *overrides()])
+
+
+def _composed(overrides: Sequence[str], resolve: bool) -> dict[str, Any]:
+    """Return the config of these overrides, without what only a running command knows."""
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", chosen), resolve=False)
-    defaults = dict(flat(config))
-    changed = [
-        f"{'' if name in defaults else '+'}{name}={_written(value)}"
-        for name, value in settings.items()
-        if not name.startswith(_ELSEWHERE) and defaults.get(name, ...) != value and not _refers(defaults.get(name))
-    ]
-    return shlex.join(["sparse-rnn-train", *chosen, *changed])
+        config: Any = compose("train", list(overrides))
+    shown = OmegaConf.masked_copy(config, [name for name in config if name not in ("chosen", "output", "logger")])
+    result: Any = OmegaConf.to_container(shown, resolve=resolve)
+    return dict(result)
 
 
 def _written(value: Any) -> str:
@@ -97,9 +124,8 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
 
 
-def _refers(value: Any) -> bool:
-    """Whether a value of a config is made from others."""
-    return isinstance(value, str) and "${" in value
+def _title(run: Run) -> str:
+    return f"{run.settings.get('chosen.model', 'language model')} on {run.corpus}"
 
 
 def _finished(folder: Path) -> Run:
@@ -122,7 +148,7 @@ def _metadata(run: Run, license: str | None) -> str:
         "pipeline_tag: text-generation",
         "tags: [sparse-training, recurrent-neural-network, language-modeling]",
         "model-index:",
-        f"  - name: {json.dumps(run.folder.name)}",
+        f"  - name: {json.dumps(_title(run))}",
         "    results:",
         "      - task: {type: text-generation}",
         f"        dataset: {{name: {json.dumps(run.corpus)}, type: {json.dumps(run.corpus)}}}",

@@ -115,10 +115,11 @@ class RunRecord(Checkpoint):
                 "seconds": round(self.seconds, 3),
             }
         )
-        # What Lightning itself does not log. To a tracker that keeps metrics as files, `sparsity` is a folder already:
-        # the callback logs `sparsity/prune_rate`.
+        # What Lightning itself does not log; how sparse a sparse run is, its own callback does.
         row = self.rows[-1]
-        logged = {"lr": row["lr"], "averaging": row["averaging"], "sparsity/overall": row["sparsity"]}
+        logged = {"lr": row["lr"], "averaging": row["averaging"]}
+        if self._topology is None:
+            logged["sparsity/overall"] = row["sparsity"]
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=trainer.global_step - 1)
         self._write()

@@ -2,6 +2,7 @@
 
 from lightning_sparse_rnn.sparsity.gates import GateLayout, find_gates
 from lightning_sparse_rnn.sparsity.history import TopologyUpdate
+from lightning_sparse_rnn.sparsity.live_weights import LiveWeights, live_weights
 from lightning_sparse_rnn.sparsity.numerics.compaction import compact, expand
 from lightning_sparse_rnn.sparsity.numerics.ranking import largest, smallest
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
@@ -14,6 +15,7 @@ from lightning_sparse_rnn.sparsity.topology import SparseTopology
 
 __all__ = [
     "GateLayout",
+    "LiveWeights",
     "PositionRule",
     "Positions",
     "PruneRate",
@@ -27,6 +29,7 @@ __all__ = [
     "expand",
     "find_gates",
     "largest",
+    "live_weights",
     "needs",
     "smallest",
     "sparsifiable_parameters",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.sparsity.gates import layouts_of
 from lightning_sparse_rnn.sparsity.history import TopologyUpdate
 from lightning_sparse_rnn.sparsity.initial_masks import initial_masks, waits_for_gradients
+from lightning_sparse_rnn.sparsity.live_weights import LiveWeights
 from lightning_sparse_rnn.sparsity.masks import Masks
 from lightning_sparse_rnn.sparsity.momenta import Momenta
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
@@ -47,6 +48,8 @@ class SparseTopology:
     >>> update = topology.update(0.5)
     >>> sum(update.regrown["weight_hh_l0"].values()), topology.live_weights
     (32, 128)
+    >>> topology
+    SparseTopology(128 of 512 weights live (25.0%), in 2 tensors)
 
     Raises:
         ValueError: as for the options; or a pattern matches nothing, there is nothing to make sparse, or a tensor
@@ -136,6 +139,11 @@ class SparseTopology:
             parameter.mul_(self._scale(mask, parameter in self._embeddings))
 
     # ------------------------------------------------------------------------------------------------- what there is
+
+    def __repr__(self) -> str:
+        tensors = len(self._parameters)
+        live = LiveWeights(self.live_weights, self.total_weights)
+        return f"{type(self).__name__}({live}, in {tensors} tensor{'s' * (tensors != 1)})"
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -11,7 +11,7 @@ import torch
 from lightning_runs import QUIET, make_trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from toy_runs import fit, net
+from toy_runs import MemoryLogger, fit, net
 
 from lightning_sparse_rnn import SelfishSparseCallback
 
@@ -49,6 +49,18 @@ def test_a_callback_says_what_it_was_made_with() -> None:
     sparse = SelfishSparseCallback(0.9, growth="gradient", include=["lstm.*"], initial_sparsity=0.5)
     said = "SelfishSparseCallback(sparsity=0.9, growth='gradient', include=['lstm.*'], initial_sparsity=0.5)"
     assert repr(sparse) == repr(copy.deepcopy(sparse)) == said
+
+
+def test_after_a_fit_it_says_what_is_live_and_each_epoch_is_logged(tmp_path: Path) -> None:
+    sparse = SelfishSparseCallback(0.5, initial_sparsity=0.1, sparsity_reached_at=0.5)
+    logger = MemoryLogger()
+    fit(tmp_path, net("adam"), sparse, max_epochs=4, logger=logger, log_every_n_steps=1)
+    found = [metrics["sparsity/overall"] for _, metrics in logger.rows if "sparsity/overall" in metrics]
+    assert len(found) == 4
+    assert found[0] == pytest.approx(0.1, abs=0.01)
+    assert found == sorted(found)
+    assert found[-1] == sparse.topology.sparsity == pytest.approx(0.5, abs=0.01)
+    assert repr(sparse) == f"SelfishSparseCallback(sparsity=0.5, initial_sparsity=0.1, topology={sparse.topology!r})"
 
 
 def test_gates_and_initial_scale_go_to_the_topology(tmp_path: Path) -> None:

@@ -242,3 +242,76 @@ def test_one_column_on_a_cpu_is_tested_with_packed_weights(
     assert isinstance(found[0].layers, PackedRecurrent)
     monkeypatch.setattr(evaluate, "compress_where_it_pays", lambda network: network)
     assert perplexity(capsys, str(folder), "data.test_batch_size=1") == pytest.approx(packed, rel=1e-5)
+
+
+@pytest.mark.parametrize("text_given", [True, False])
+@pytest.mark.parametrize("kind", ["checkpoint", "sparse", "packed", "int8"])
+def test_one_file_is_tested_as_its_run(
+    kind: str, text_given: bool, folder: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = torch.load(folder / "best.ckpt", weights_only=True)
+    vocabulary = saved["state_dict"]["network.embedding.weight"].size(0)
+    model = sparse(LanguageModel({**NETWORK, "embedding_size": 16, "hidden_size": 16}, vocabulary, OPTIMIZER))
+    saved |= {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(saved, folder / "best.ckpt")
+    change(folder, "model.network.hidden_size", 16)
+    change(folder, "model.network.embedding_size", 16)
+    first = perplexity(capsys, str(folder), "+data.test_batch_size=3")
+    file = folder / "best.ckpt"
+    if kind != "checkpoint":
+        file = folder / "elsewhere" / "model"
+        options = {"sparse": [], "packed": ["--format", "packed"], "int8": ["--format", "packed", "--dtype", "int8"]}
+        export.main([str(folder), "--output", str(file), *options[kind]])
+        capsys.readouterr()
+        (folder / "best.ckpt").unlink()
+    given = ["--text", str(text / "test.txt")] if text_given else []
+    within = 1e-3 if kind == "int8" else 1e-6
+    assert perplexity(capsys, str(file), "data.test_batch_size=3", *given) == pytest.approx(first, rel=within)
+    assert perplexity(capsys, str(file), "data.test_batch_size=2", *given) != first
+
+
+def test_a_file_of_another_text_or_alone_is_refused(folder: Path, tmp_path: Path) -> None:
+    file = folder / "model"
+    export.main([str(folder), "--output", str(file)])
+    other = tmp_path / "other"
+    other.mkdir()
+    for part in ("train", "valid", "test"):
+        (other / f"{part}.txt").write_text("quite another text\n" * 9)
+    with pytest.raises(SystemExit, match="words have other ids"):
+        evaluate.main([str(file), f"data.root={other}"])
+    with pytest.raises(SystemExit, match="Expected a run's folder with --checkpoint"):
+        evaluate.main([str(file), "--checkpoint", str(folder / "best.ckpt")])
+    about = json.loads((folder / "model.json").read_text())
+    del about["data"]
+    (folder / "model.json").write_text(json.dumps(about))
+    with pytest.raises(SystemExit, match=r"model\.json does not say how the text was read. Export the weights again"):
+        evaluate.main([str(file)])
+    (folder / "model.json").unlink()
+    for command in (evaluate.main, generate.main):
+        with pytest.raises(SystemExit, match=r"Expected .*model\.json beside .*model: it has the model's arguments"):
+            command([str(file)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["sparsity=0.5"],
+            "does not read sparsity: sparsity=0.5 has no effect. Of these can be changed: data",
+        ),
+        (["optimizer.lr=3"], "does not read optimizer.lr"),
+        (["trainer.devices=2"], "A test runs on one device, without loggers: trainer.devices=2 has no effect"),
+        (["data.batch_size=1"], r"has no effect. Did you mean data\.test_batch_size\?"),
+        (["data.train_lines=1"], "data.train_lines is of training"),
+        (["--text", "some.txt", "data.root=x"], "The text is that of --text"),
+        (["data.bptt_=1"], r"there is no data\.bptt_\. Did you mean bptt\?"),
+    ],
+)
+def test_overrides_without_effect_are_refused(folder: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([str(folder), *arguments])
+
+
+def test_of_a_file_only_the_text_can_be_changed(folder: Path) -> None:
+    with pytest.raises(SystemExit, match=r"does not read trainer.precision: .* can be changed: data"):
+        evaluate.main([str(folder / "best.ckpt"), "trainer.precision=64-true"])

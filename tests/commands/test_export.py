@@ -62,6 +62,27 @@ def test_mistakes(run: Path) -> None:
     assert (run / "new" / "w").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dtype", "int8"], "--dtype is of packed values: expected --format packed beside it, got sparse"),
+        (["--dtype", "float32", "--format", "onnx"], "expected --format packed beside it, got onnx"),
+        (["--twin", "other"], "--twin is for the model card: expected --card beside it"),
+        (["--license", "mit"], "--license is for the model card: expected --card beside it"),
+        (["--card", "--checkpoint", "other.ckpt"], "--card has the perplexities of the run's best.ckpt"),
+        (["--card"], "Expected a finished run"),
+        (["--output", "."], "Expected --output as a file to write, got the folder"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_written(
+    run: Path, options: list[str], message: str
+) -> None:
+    before = sorted(run.iterdir())
+    with pytest.raises(SystemExit, match=message):
+        main([str(run), *options])
+    assert sorted(run.iterdir()) == before
+
+
 def test_what_the_weights_mean_stands_beside_them(text: Path, tmp_path: Path) -> None:
     data = TextDataModule("folder", str(text), cache_dir=str(tmp_path))
     network = {"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 4, "hidden_size": 4}

@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from lightning_sparse_rnn.commands.export import main as export
 from lightning_sparse_rnn.commands.generate import main
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import GRU, AWDLSTMMoS, LanguageModel, RecurrentHighwayNetwork
@@ -140,6 +141,24 @@ class TestCommand:
         options = ["--root", str(run), "--tokens", "3", "--prompt", "the cat sat\n", "--temperature", "0"]
         main([str(tmp_path / "moved.ckpt"), *options])
         assert capsys.readouterr().out == "the cat sat\nthe dog ran\n"
+
+    @pytest.mark.parametrize("options", [[], ["--format", "packed"], ["--format", "packed", "--dtype", "bfloat16"]])
+    def test_an_exported_file_writes_what_its_run_writes(self, options, run, tmp_path, capsys):
+        saved = torch.load(run / "best.ckpt", weights_only=True)
+        for tensor in saved["state_dict"].values():
+            if tensor.dim() == 2:
+                tensor[tensor.abs() < tensor.abs().quantile(0.5)] = 0.0
+        saved["datamodule_hyper_parameters"]["root"] = str(tmp_path / "gone")
+        torch.save(saved, tmp_path / "best.ckpt")
+        arguments = ["--prompt", "the cat", "--tokens", "12", "--temperature", "0"]
+        main([str(tmp_path), *arguments])
+        written = capsys.readouterr().out
+        export([str(tmp_path), "--output", str(tmp_path / "model"), *options])
+        capsys.readouterr()
+        main([str(tmp_path / "model"), *arguments])
+        assert capsys.readouterr().out == written
+        with pytest.raises(SystemExit, match=r"has its vocabulary beside it\. Leave --root out"):
+            main([str(tmp_path / "model"), "--root", str(run)])
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

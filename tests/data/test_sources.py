@@ -99,3 +99,14 @@ def test_root_must_go_with_the_source(tmp_path) -> None:
         load_texts("folder")
     with pytest.raises(ValueError, match="no `root` with source 'pydoc'"):
         load_texts("pydoc", tmp_path)
+
+
+def test_shares_must_go_with_one_file(tmp_path) -> None:
+    write(tmp_path)
+    for source, root, where in (("folder", tmp_path, str(tmp_path)), ("pydoc", None, "source 'pydoc'")):
+        with pytest.raises(ValueError, match=f"Expected no `shares` with {re.escape(where)}: they are of one file"):
+            load_texts(source, root, shares=[0.8, 0.1, 0.1])
+    (tmp_path / "one").write_text("a b c d\n" * 10)
+    assert load_texts("folder", tmp_path / "one", shares=[0.8, 0.1, 0.1]) == load_texts("folder", tmp_path / "one")
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load_texts("folder", tmp_path / "gone", shares=[0.8, 0.1, 0.1])

@@ -1,6 +1,7 @@
 """What `pyproject.toml` says of the package."""
 
 import ast
+import importlib.util
 import re
 import sys
 from importlib.metadata import packages_distributions
@@ -52,3 +53,30 @@ def test_all_is_every_extra_for_users() -> None:
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
     assert set(re.findall(r"\w+", everything.partition("[")[2])) == set(extras) - {"all", "dev", "docs"}
+
+
+def test_a_release_has_the_addresses_of_its_repository_and_no_link_into_nowhere() -> None:
+    path = ROOT / ".github" / "addresses.py"
+    spec = importlib.util.spec_from_file_location("addresses", path)
+    assert spec is not None
+    assert spec.loader is not None
+    addresses = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(addresses)
+    here, site = "https://host.example/me/it", "https://me.example/it/"
+    text = addresses.with_urls((ROOT / "pyproject.toml").read_text(), here, site, "v1")
+    urls = tomllib.loads(text)["project"]["urls"]
+    assert urls == {
+        **PROJECT["urls"],
+        "Documentation": site,
+        "Repository": here,
+        "Changelog": f"{here}/blob/v1/CHANGELOG.md",
+        "Issues": f"{here}/issues",
+    }
+    page = addresses.with_whole_links((ROOT / "README.md").read_text(), here, "v1")
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert len(links) > 10
+    assert all(link.startswith("https://") for link in links)
+    assert f"]({here}/raw/v1/docs/default_run.png)" in page
+    for link in links:
+        if link.startswith(f"{here}/blob/v1/"):
+            assert (ROOT / link.removeprefix(f"{here}/blob/v1/").partition("#")[0]).exists(), link

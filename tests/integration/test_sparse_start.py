@@ -96,6 +96,14 @@ def test_fine_tuning_starts_with_the_topology_of_a_checkpoint(tmp_path: Path) ->
     assert [update["rate"] for update in updates] == [rate.at(1 / 3), rate.at(2 / 3)]
     with pytest.raises(ValueError, match=r"run with SelfishSparseCallback, got .*ours\.ckpt, which has no topology"):
         SelfishSparseCallback.from_checkpoint(checkpoint_of_ours(tmp_path))
+    for name, value in {
+        "sparsity": 0.8,
+        "allocation": "snip",
+        "initial_sparsity": 0.1,
+        "initial_scale": "none",
+    }.items():
+        with pytest.raises(ValueError, match=f"Expected no `{name}`: the topology is that of the checkpoint"):
+            SelfishSparseCallback.from_checkpoint(tmp_path / "whole.ckpt", **{name: value})
 
 
 def test_snip_allocates_in_the_checkpoint_of_a_dense_run(tmp_path: Path) -> None:
