@@ -14,7 +14,7 @@ from lightning_sparse_rnn.runs.flat_config import differences
 from lightning_sparse_rnn.runs.folder import CHECKPOINTS, CONFIG, RESULTS, results_after
 from lightning_sparse_rnn.runs.old_configs import same_runs
 
-__all__ = ["Continued", "begin_longer", "compared", "shorter_runs_beside"]
+__all__ = ["LENGTHENED", "Continued", "begin_longer", "compared", "shorter_runs_beside"]
 
 #: A value of a run's config: the numbers of epochs that it was of before it was lengthened.
 LENGTHENED = "lengthened_at"
