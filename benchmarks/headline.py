@@ -27,7 +27,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_sparse_rnn.runs.config import CONFIG_DIR, run_name
+from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.naming import run_name
 
 RECIPE = ("experiment=ptb_stacked_lstm", "matmul_precision=high")
 PAPER = {"val_ppl": 73.79, "test_ppl": 71.65}
@@ -52,7 +53,7 @@ def folder_of(overrides: Sequence[str]) -> Path:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose("train", list(overrides))
     assert isinstance(config, DictConfig)
-    return Path(config.output) / run_name(list(overrides))
+    return Path(config.output) / run_name(overrides, config.output, config.name)
 
 
 def summary(folder: Path) -> str:

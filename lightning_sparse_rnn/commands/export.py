@@ -5,25 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
-from lightning_sparse_rnn.commands.plain_errors import told_plainly
-from lightning_sparse_rnn.inference import compress, save_packed
-from lightning_sparse_rnn.inference.exports import save_dense, save_onnx, save_safetensors
-from lightning_sparse_rnn.models import LanguageModel, Network
-from lightning_sparse_rnn.models.building import rebuilt
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.folder import BEST, CARD, EXPORTED
-from lightning_sparse_rnn.runs.model_file import describe
-from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
-from lightning_sparse_rnn.utilities.plain_values import plain
-from lightning_sparse_rnn.utilities.whole_files import write_text
 
-__all__ = ["export", "export_to", "main"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,13 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     output = given.output or given.run / FORMATS[given.format].name
     checkpoint = given.checkpoint or given.run / BEST
-    with told_plainly("sparse-rnn-export"):
+    with interruptible(), told_plainly("sparse-rnn-export"):
         _check_options(given)
+        # Here, since it takes seconds, for which the help should not wait.
+        import torch
+
+        from lightning_sparse_rnn.runs.exporting import export, export_to
+        from lightning_sparse_rnn.utilities.whole_files import write_text
+
         card = _card(given, output) if given.card else None  # first: it says if there is no finished run to write of
         if given.format == "sparse":
             dense, size = export(checkpoint, output, trusted=given.trust)
         else:
-            dtype = _DTYPES[given.dtype or "float32"]
+            dtype = getattr(torch, given.dtype or "float32")
             dense, size = export_to(given.format, checkpoint, output, dtype, trusted=given.trust)
         if card is not None:
             write_text(output.parent / CARD, card)
@@ -94,7 +89,7 @@ FORMATS = {
     ),
     "onnx": Format("network.onnx", "  import onnxruntime\n  session = onnxruntime.InferenceSession({output!r})"),
 }
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+_DTYPES = ("float32", "bfloat16", "int8")
 
 
 def _check_options(given: argparse.Namespace) -> None:
@@ -126,67 +121,6 @@ def _card(given: argparse.Namespace, output: Path) -> str:
         twin=given.twin,
         license=given.license,
     )
-
-
-def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[int, int]:
-    """Write a checkpoint's weights to ``output``, and what they mean to a JSON file beside it.
-
-    Returns:
-        The bytes of the weights' tensors, and those of the file.
-
-    Args:
-        checkpoint: a file that a Trainer wrote.
-        output: the file to write.
-        trusted: read other objects than tensors and plain values too, which may run any code.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint is damaged, or none of Lightning.
-    """
-    saved = load_checkpoint(checkpoint, weights_only=not trusted)
-    weights = saved["state_dict"]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_sparse(output, weights)
-    describe(saved, output)
-    return _dense_bytes(weights), output.stat().st_size
-
-
-def export_to(
-    kind: str, checkpoint: Path, output: Path, dtype: torch.dtype = torch.float32, *, trusted: bool = False
-) -> tuple[int, int]:
-    """Write a checkpoint of a language model in another of ``FORMATS``; otherwise as :func:`export`.
-
-    The names of weights are those of the network, without the ``network.`` that they have in a checkpoint.
-
-    Args:
-        kind: ``packed``, ``dense``, ``safetensors`` or ``onnx``.
-        dtype: of packed values.
-
-    Raises:
-        ValueError: also if the checkpoint is of no language model, or packing saves nothing.
-    """
-    saved = load_checkpoint(checkpoint, weights_only=not trusted)
-    if "network" not in saved.get("hyper_parameters", {}):
-        raise ValueError(f"Expected a checkpoint of a LanguageModel, got {checkpoint}. Export it with --format sparse.")
-    network: Network = rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval().float()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "packed":
-        options = {**saved["hyper_parameters"]["network"], "vocab_size": network.vocab_size}
-        save_packed(output, compress(network, dtype, smallest=1), plain(options))
-    elif kind == "onnx":
-        save_onnx(output, network)
-    elif kind == "safetensors":
-        save_safetensors(output, network.state_dict())
-    else:
-        save_dense(output, network.state_dict())
-    describe(saved, output)
-    return _dense_bytes(network.state_dict()), output.stat().st_size
-
-
-def _dense_bytes(weights: Mapping[str, Any]) -> int:
-    # Tied weights are written once either way.
-    storages = {(tensor.data_ptr(), tensor.nbytes) for tensor in weights.values() if isinstance(tensor, torch.Tensor)}
-    return sum(size for _, size in storages)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from lightning_sparse_rnn.checkpoints.fits import check_text
-from lightning_sparse_rnn.commands.plain_errors import told_plainly
-from lightning_sparse_rnn.data import TextDataModule, Vocabulary
-from lightning_sparse_rnn.models import Network
-from lightning_sparse_rnn.models.generation import generate
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.folder import BEST
-from lightning_sparse_rnn.runs.model_file import load_model
-from lightning_sparse_rnn.utilities.plain_values import check_plain
+
+if TYPE_CHECKING:  # it takes seconds, for which the help should not wait
+    from torch import Tensor
+
+    from lightning_sparse_rnn.data import Vocabulary
+    from lightning_sparse_rnn.models import Network
 
 __all__ = ["main"]
 
@@ -37,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", help="folder of the training text, if it is not where it was in training")
     parser.add_argument("--trust", action="store_true", help="make whatever the file names; it may then run any code")
     given = parser.parse_args(arguments)
-    with told_plainly("sparse-rnn-generate"):
+    with interruptible(), told_plainly("sparse-rnn-generate"):
+        from lightning_sparse_rnn.models.generation import generate
+
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
         path = given.model / BEST if given.model.is_dir() else given.model
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _load(path: Path, root: str | None, trusted: bool) -> tuple[Network, Vocabulary]:
     """The network in a file and the vocabulary of the text it was trained on."""
+    from lightning_sparse_rnn.checkpoints.fits import check_text
+    from lightning_sparse_rnn.data import TextDataModule
+    from lightning_sparse_rnn.runs.model_file import load_model
+    from lightning_sparse_rnn.utilities.plain_values import check_plain
+
     file = load_model(path, trusted=trusted)
     network: Network = file.network
     if file.vocabulary is not None and root is None:

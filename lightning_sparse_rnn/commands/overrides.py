@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser  # Hydra has no public way to tell options from overrides
@@ -18,23 +19,55 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.flat_config import flat
+from lightning_sparse_rnn.runs.naming import check_name
 from lightning_sparse_rnn.runs.old_configs import MOVED
 
-__all__ = ["output_of"]
+__all__ = ["CommandLine", "arranged", "checked"]
 
 _DEFAULT = Path("runs")
+_COUNTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+# Values that may name a run's folder.
+_PATHS = ("init_from", "name", "hydra.run.dir")
 _GROUPS = ("data", "model", "method", "optimizer", "experiment", "sweep", "trainer", "callbacks", "logger")
 
 
-def output_of(arguments: Sequence[str]) -> Path:
-    """Return the folder of runs that the command line names, and make sure that Hydra can take all of the line.
+class CommandLine(NamedTuple):
+    """What a command line says that is known before anything is made.
+
+    Attributes:
+        output: the folder of runs.
+        runs: how many there will be; ``None`` if it is one, or nobody knows.
+    """
+
+    output: Path
+    runs: int | None = None
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """Return the command line as Hydra takes it: ``-m`` first, and quotes around names of runs, with their signs."""
+    several = ("-m", "--multirun")
+    flags = [argument for argument in arguments if argument in several]
+    return [*flags, *(_quoted(argument) for argument in arguments if argument not in several)]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in _PATHS or "=" not in value or value[0] in "'\"":
+        return argument
+    # A list of several is a sweep, unless there is a folder of that name.
+    several = [value] if key == "name" or Path(value).exists() else value.split(",")
+    return f"{key}={','.join(repr(each) for each in several)}"
+
+
+def checked(arguments: Sequence[str]) -> CommandLine:
+    """Return what the command line says of the runs, and make sure that Hydra can take all of it.
 
     Raises:
         ValueError: it cannot; the message names what is near, or what there is to choose from.
     """
     given = get_args_parser().parse_args(list(arguments))
     if given.config_path or given.config_name or given.config_dir or given.help or given.hydra_help:
-        return _DEFAULT  # other configs than ours are Hydra's to judge
+        return CommandLine(_DEFAULT)  # other configs than ours are Hydra's to judge
     try:
         overrides = OverridesParser.create().parse_overrides(given.overrides)
     except OverrideParseException as error:
@@ -43,18 +76,39 @@ def output_of(arguments: Sequence[str]) -> Path:
         _refuse_moved(override)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            config = compose("train", [line for override in overrides if (line := _single(override))])
+            lines = [line for override in overrides if (line := _single(override))]
+            config = compose("train", lines, return_hydra_config=True)
         except HydraException as error:
             raise _plain(error) from None
-    output = str(OmegaConf.to_container(config)["output"])  # type: ignore[index, call-overload]
-    return _DEFAULT if "${" in output else _writable(Path(output))
+    named: Any = OmegaConf.to_container(config)
+    if named["name"] is not None:
+        check_name(named["name"])
+    output = _DEFAULT if "${" in str(named["output"]) else _writable(Path(named["output"]))
+    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if given.multirun else None)
 
 
 def _writable(folder: Path) -> Path:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"Cannot write to output={folder}: {there} is not a folder that this user may write to.")
-    return folder
+    try:
+        with TemporaryDirectory(prefix=".sparse-rnn-", dir=there):  # what an administrator may do shows only so
+            return folder
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write to output={folder}: {there} is not a folder that this user may write to "
+            f"({error.strerror or error})."
+        ) from None
+
+
+def _count(overrides: Sequence[Override], sweeper: Mapping[str, Any]) -> int | None:
+    """Return how many runs Hydra's own sweeper makes; ``None`` for any other."""
+    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
+        return None
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    last = {each.get_key_element(): each for each in (*OverridesParser.create().parse_overrides(params), *overrides)}
+    swept = [each for each in last.values() if each.is_sweep_override()]
+    if any(each.value_type not in _COUNTED for each in swept):
+        return None
+    return math.prod(sum(1 for _ in each.sweep_string_iterator()) for each in swept)
 
 
 def _single(override: Override) -> str:
@@ -62,7 +116,7 @@ def _single(override: Override) -> str:
     line = str(override.input_line)
     if not override.is_sweep_override():
         return line
-    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP):
+    if override.value_type in _COUNTED:
         return f"{line.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
     return ""
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import InstantiationException
-from omegaconf.errors import MissingMandatoryValue
+__all__ = ["interruptible", "told_plainly", "whole_imports"]
 
-__all__ = ["interruptible", "told_plainly"]
-
-_MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, MissingMandatoryValue)
+_MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 #: Hydra's own switch.
 _EVERYTHING = "HYDRA_FULL_ERROR"
 _INTERRUPTED = 130  # what shells say of a process that Ctrl-C has ended
@@ -30,12 +29,21 @@ def told_plainly(command: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # Here, since a command's help should not wait for it.
+        from hydra.errors import InstantiationException
+        from omegaconf.errors import MissingMandatoryValue
+
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
         # An option that is not there comes as a TypeError of what Hydra was to call, a class that is not there as an
         # ImportError; others would be ours.
-        told = (*_MISTAKES, *_of_lightning(), *((TypeError, ImportError) if cause is not error else ()))
+        told = (
+            *_MISTAKES,
+            MissingMandatoryValue,
+            *_of_lightning(),
+            *((TypeError, ImportError) if cause is not error else ()),
+        )
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
         told_of: object = cause
@@ -56,6 +64,29 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
+
+
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Let the imports in the block end before a Ctrl-C counts.
+
+    Some packages take an exception at their import for something else, and go on without what they wanted.
+
+    Raises:
+        KeyboardInterrupt: after the block, if someone has pressed Ctrl-C in it.
+    """
+    there = signal.getsignal(signal.SIGINT)
+    if there is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, there)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def _of_lightning() -> tuple[type[Exception], ...]:

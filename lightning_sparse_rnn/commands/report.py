@@ -18,9 +18,6 @@ _FOLDER = "report"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare runs of sparse-rnn-train: write a page, report.html, and beside it its tables as CSV and Markdown."""
-    with interruptible(), told_plainly(_COMMAND), extra("report", _COMMAND):
-        from lightning_sparse_rnn.report.files import PAGE, SECONDS, write_report
-        from lightning_sparse_rnn.runs.reading import find_runs
     parser = argparse.ArgumentParser(prog=_COMMAND, description=main.__doc__)
     parser.add_argument(
         "path", type=Path, nargs="+", help="a run's folder, or a folder with runs in it, such as a sweep's"
@@ -29,10 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--distance-seconds",
         type=float,
-        default=SECONDS,
-        help="time for distances of topologies, each of which takes seconds in large networks (default: %(default)g)",
+        help="time for distances of topologies, each of which takes seconds in large networks (default: 8)",
     )
     given = parser.parse_args(arguments)
+    with interruptible(), told_plainly(_COMMAND), extra("report", _COMMAND):
+        # Here, since it takes seconds, for which the help should not wait.
+        from lightning_sparse_rnn.report.files import PAGE, SECONDS, write_report
+        from lightning_sparse_rnn.runs.reading import find_runs
+    seconds = SECONDS if given.distance_seconds is None else given.distance_seconds
     folders, problems = find_runs(given.path)
     for problem in problems:
         print(f"{_COMMAND}: {problem}", file=sys.stderr)
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = given.output or next(path for path in given.path if path.is_dir()) / _FOLDER
     try:
         output.mkdir(parents=True, exist_ok=True)
-        made = write_report(folders, output, given.distance_seconds, problems)
+        made = write_report(folders, output, seconds, problems)
     except OSError as error:
         raise SystemExit(f"{_COMMAND}: cannot write to {output}: {error}. Choose --output FOLDER.") from None
     for said in made.left_out:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
-from lightning_sparse_rnn.runs.config import CONFIG_DIR
-from lightning_sparse_rnn.runs.jobs import Jobs
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly, whole_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,14 +21,18 @@ _COMMAND = "sparse-rnn-train"
 def main() -> None:
     """``sparse-rnn-train``."""
     with interruptible():
-        import hydra
+        with whole_imports():
+            import hydra
 
-        from lightning_sparse_rnn.commands.overrides import output_of
+            from lightning_sparse_rnn.commands.overrides import arranged, checked
+            from lightning_sparse_rnn.runs.config import CONFIG_DIR
+            from lightning_sparse_rnn.runs.jobs import Jobs
 
         sys.path.append(str(Path.cwd()))  # for rules of the user's own
+        sys.argv[1:] = arranged(sys.argv[1:])
         with told_plainly(_COMMAND):
-            output = output_of(sys.argv[1:])
-        with Jobs.of_a_command(output) as jobs:
+            given = checked(sys.argv[1:])
+        with Jobs.of_a_command(given.output, given.runs) as jobs:
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(_run)()
             if left := jobs.summary():
                 print(left, flush=True)
@@ -43,17 +46,29 @@ def _run(config: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from lightning_sparse_rnn.runs.training import train
+    from lightning_sparse_rnn.runs.folder import RESULTS
+    from lightning_sparse_rnn.runs.jobs import Jobs
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode != RunMode.MULTIRUN:
-        with told_plainly(_COMMAND):
-            return float(train(config, folder)["val_ppl"])
-    with Jobs.around().job(folder.name), told_plainly(_COMMAND):
-        _refuse_more_devices(config)
-        return float(train(config, folder)["val_ppl"])
-    return math.nan
+    try:
+        if hydra_config.mode != RunMode.MULTIRUN:
+            with told_plainly(_COMMAND):
+                return _trained(config, folder)
+        with Jobs.around().job(folder.name, found=(folder / RESULTS).exists()), told_plainly(_COMMAND):
+            _refuse_more_devices(config)
+            return _trained(config, folder)
+        return math.nan
+    finally:
+        with suppress(OSError):  # there is a run in it, as a rule
+            folder.rmdir()  # Hydra has made it before anyone looked at the config
+
+
+def _trained(config: DictConfig, folder: Path) -> float:
+    with whole_imports():
+        from lightning_sparse_rnn.runs.training import train
+
+    return float(train(config, folder)["val_ppl"])
 
 
 def _refuse_more_devices(config: DictConfig) -> None:

@@ -115,6 +115,7 @@ class TextDataModule(pl.LightningDataModule):
         self._part_order = None if shuffle_parts is None else PartOrder(shuffle_parts, seed)
         self._eval_lengths = SequenceLengths(AT_ONCE_IN_EVALUATION * bptt)
         self._corpus: Corpus | None = None
+        self._vocabulary: Vocabulary | None = None  # that of the training text, if it is none from elsewhere
         self.save_hyperparameters()
         # Checkpoints hold plain values only: no paths, and no numbers of NumPy.
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
@@ -153,6 +154,18 @@ class TextDataModule(pl.LightningDataModule):
         """Take a test text alone, read with a vocabulary from elsewhere, such as a checkpoint's."""
         nothing = torch.zeros(0, dtype=torch.int64)
         self._corpus = Corpus(vocabulary, nothing, nothing, vocabulary.encode(test))
+
+    def read_with(self, vocabulary: Vocabulary) -> None:
+        """Read the texts with a vocabulary from elsewhere, such as a checkpoint's, and not with the training text's.
+
+        Raises:
+            ValueError: its tokens are of another kind than `tokens`.
+        """
+        if vocabulary.kind != self.hparams["tokens"]:
+            raise ValueError(
+                f"Expected a vocabulary of {self.hparams['tokens']}, as `tokens` says, got one of {vocabulary.kind}."
+            )
+        self._vocabulary, self._corpus = vocabulary, None
 
     def prepare_data(self) -> None:
         """Download and tokenise what is not there yet, in one process; the others find it done."""
@@ -228,7 +241,10 @@ class TextDataModule(pl.LightningDataModule):
             )
         options = {"kind": self.hparams["tokens"], **{n: self.hparams[n] for n in ("min_count", "max_vocabulary")}}
         # What is not asked for is no part of the cache's key, so that text tokenised long ago is found.
-        corpus = cached_corpus(texts, folder, **{n: v for n, v in options.items() if v not in ("words", 1, None)})
+        if self._vocabulary is None:
+            corpus = cached_corpus(texts, folder, **{n: v for n, v in options.items() if v not in ("words", 1, None)})
+        else:
+            corpus = Corpus(self._vocabulary, *(self._vocabulary.encode(text) for text in texts))
         lines = self.hparams["train_lines"]
         return corpus if lines is None else corpus.with_train_lines(lines)
 

@@ -1,38 +1,29 @@
-"""Where the configs are, what a run's folder is called, and what its config says of the model."""
+"""Where the configs are, what they can refer to, and what a run's config says of the model."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["CONFIG_DIR", "chosen", "model_config", "run_name"]
+from lightning_sparse_rnn.runs.naming import check_name, run_name
+
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder"]
 
 _PACKAGE = Path(__file__).parent.parent
 #: An installed package has the configs inside; a checkout has them beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-_LONGEST_NAME = 120
 _GROUPS = ("method", "experiment", "data", "model", "optimizer")
-# Where runs go, and what they show while they train, makes no other run.
-_ELSEWHERE = ("output=", "hydra.", "hydra/", "trainer.enable_progress_bar=", "callbacks.progress")
 
 
-def run_name(overrides: Iterable[str]) -> str:
-    """Return the name of a run's folder: its overrides, sorted, with dashes for what a folder's name should not have.
-
-    Overrides that say where runs go, or what they show, are no part of the name. A name that would be too long is cut
-    and ends in a hash.
-    """
-    parts = sorted(override for override in overrides if not override.lstrip("+~").startswith(_ELSEWHERE))
-    name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
-    return name
+def sweep_folder(output: str, name: str | None = None) -> str:
+    """Return the folder of a sweep's runs: one of its own if it has a name."""
+    if name is None:
+        return output
+    check_name(name)
+    return str(Path(output) / name)
 
 
 def chosen() -> dict[str, str | None]:
@@ -60,3 +51,5 @@ def model_config(config: DictConfig, vocab_size: int) -> Any:
 
 OmegaConf.register_new_resolver("chosen", chosen, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
+OmegaConf.register_new_resolver("last_part", lambda path: Path(path).name, replace=True)

@@ -27,7 +27,9 @@ READ = (
     "sparsity",
     "prune_rate",
     "initial_scale",
+    "init_from",
     "output",
+    "name",
 )
 # What a run itself gives its Trainer, and where the command line says it.
 _OF_THE_RUN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "TOPOLOGY",
     "kept_masks",
     "masks_after",
+    "remove_if_unused",
+    "results_after",
 ]
 
 #: The config that the run was started with, all references in it resolved.
@@ -43,6 +46,19 @@ LOCK = ".lock"
 EXPORTED = "weights.sparse.pt"
 #: The model card beside them; hubs find it by this name.
 CARD = "README.md"
+
+
+def results_after(folder: Path, epochs: int) -> Path:
+    """Return the path of the results that a run had when it was one of so many epochs, before it was lengthened."""
+    return folder / f"results-{epochs}-epochs.json"
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove a run's folder in which there is nothing but, perhaps, the file to lock."""
+    with suppress(OSError):  # it is not empty, or the system does not let go of a file that is open
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def masks_after(folder: Path, epoch: int) -> Path:

@@ -7,13 +7,15 @@ import os
 import secrets
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_sparse_rnn.runs.folder import LOCK
+from lightning_sparse_rnn.runs.folder import LOCK, remove_if_unused
+from lightning_sparse_rnn.utilities.durations import duration
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 try:
@@ -23,7 +25,7 @@ except ImportError:  # on Windows, where processes do not notice each other
 
 __all__ = ["Jobs", "RunInterrupted", "RunIsElsewhere", "worked_on"]
 
-_VARIABLE = "SPARSE_RNN_JOBS"
+_VARIABLE, _RUNS = "SPARSE_RNN_JOBS", "SPARSE_RNN_RUNS"
 _FINISHED, _FAILED, _ELSEWHERE = "finished", "failed", "elsewhere"
 
 
@@ -39,17 +41,37 @@ class RunInterrupted(SystemExit):
 def worked_on(folder: Path) -> Iterator[None]:
     """Keep other processes from a run's folder.
 
-    The system releases the lock when the process ends, however it does. The lock file is separate and never deleted: if
-    it were replaced, two processes could each lock a different file of the same name.
+    The system releases the lock when the process ends, however it does. A folder in which the block leaves nothing is
+    removed. Since another process may have opened the lock file before that, a lock counts only if the file is still
+    the one of that name.
 
     Raises:
         RunIsElsewhere: another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as file:
-        if not _lock(file):
-            raise RunIsElsewhere(f"Another process is working on the run in {folder}.")
-        yield
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (folder / LOCK).open("a")
+        except FileNotFoundError:  # removed since
+            continue
+        with file:
+            if not _lock(file):
+                raise RunIsElsewhere(f"Another process is working on the run in {folder}.")
+            if not _is_there(file, folder / LOCK):
+                continue
+            try:
+                yield
+            finally:
+                remove_if_unused(folder)
+            return
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one that has this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[str]) -> bool:
@@ -73,15 +95,24 @@ class Jobs:
 
     @classmethod
     @contextmanager
-    def of_a_command(cls, output: Path) -> Iterator[Jobs]:
-        """Yield the jobs of this command, known to all processes that it starts; their folder is below ``output``."""
+    def of_a_command(cls, output: Path, runs: int | None = None) -> Iterator[Jobs]:
+        """Yield the jobs of this command, known to all processes that it starts; their folder is below ``output``.
+
+        Args:
+            output: the folder of runs; if there is nothing in it in the end, and it was not there, it is removed.
+            runs: how many there will be; ``None`` if nobody knows.
+        """
         folder = (output / f".jobs-{secrets.token_hex(4)}").absolute()
-        os.environ[_VARIABLE] = str(folder)
+        new = not output.exists()
+        os.environ[_VARIABLE], os.environ[_RUNS] = str(folder), str(runs or "")
         try:
             yield cls(folder)
         finally:
-            del os.environ[_VARIABLE]
+            del os.environ[_VARIABLE], os.environ[_RUNS]
             shutil.rmtree(folder, ignore_errors=True)
+            if new:
+                with suppress(OSError):
+                    output.rmdir()
 
     @classmethod
     def around(cls) -> Jobs:
@@ -89,11 +120,17 @@ class Jobs:
         return cls(Path(os.environ[_VARIABLE]))
 
     @contextmanager
-    def job(self, name: str) -> Iterator[None]:
-        """Note how the block ends and go on, whatever happens in it, unless someone interrupts it."""
+    def job(self, name: str, found: bool = False) -> Iterator[None]:
+        """Note how the block ends and go on, whatever happens in it, unless someone interrupts it; say how far all are.
+
+        Args:
+            name: what the run is called.
+            found: it had been finished before, and takes no time.
+        """
+        began = time.monotonic()
         try:
             yield
-            self._note(name, _FINISHED)
+            self._note(name, _FINISHED, seconds=None if found else time.monotonic() - began)
         except (RunInterrupted, KeyboardInterrupt):
             raise
         except RunIsElsewhere as reason:
@@ -103,6 +140,7 @@ class Jobs:
             self._fail(name, str(reason))
         except Exception:
             self._fail(name, traceback.format_exc())
+        print(self.progress(), flush=True)
 
     @property
     def failed(self) -> list[str]:
@@ -118,6 +156,19 @@ class Jobs:
     def finished(self) -> list[str]:
         """The names of the runs that have ended well."""
         return self._names(_FINISHED)
+
+    def progress(self) -> str:
+        """Say how many runs have ended, and how, and about how long the others will take."""
+        notes, runs = self._notes(), os.environ.get(_RUNS)
+        ended = f"{len(notes)} of {runs} runs" if runs else f"{len(notes)} runs so far"
+        counts = {"done": self.finished, "running elsewhere": self.elsewhere, "failed": self.failed}
+        how = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names or what == "done")
+        took = [note["seconds"] for note in notes if note["seconds"] is not None]
+        left = int(runs) - len(notes) if runs else 0
+        if not took or left < 1:
+            return f"[{ended}] {how}"
+        at_once = len({note["process"] for note in notes})
+        return f"[{ended}] {how}; about {duration(left * sum(took) / len(took) / at_once)} left"
 
     def summary(self) -> str:
         """Say what there is left to do, and what other processes have done; nothing if all went well in this one."""
@@ -141,9 +192,9 @@ class Jobs:
         told = [line for line in reason.splitlines() if line.strip()] or [""]
         self._note(name, _FAILED, told[-1] if told[0].startswith("Traceback") else told[0])
 
-    def _note(self, name: str, end: str, reason: str = "") -> None:
+    def _note(self, name: str, end: str, reason: str = "", seconds: float | None = None) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        note = {"name": name, "end": end, "reason": reason, "process": _process()}
+        note = {"name": name, "end": end, "reason": reason, "process": _process(), "seconds": seconds}
         write_json(self._folder / f"{secrets.token_hex(8)}.json", note)
 
     def _names(self, end: str) -> list[str]:

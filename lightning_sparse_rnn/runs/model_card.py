@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
+from lightning_sparse_rnn.runs.continuing import LENGTHENED
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.reading import Run, read_run
@@ -20,7 +21,7 @@ from lightning_sparse_rnn.runs.reading import Run, read_run
 __all__ = ["model_card", "training_command"]
 
 # Which config of each group a run took says how its values came about; these say nothing of the model.
-_ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress")
+_ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress", LENGTHENED)
 _RESTART = "callbacks.averaging.restart_"
 _PLAIN = re.compile(r"[\w./:-]+")
 
@@ -89,7 +90,10 @@ A unigram model of the same text has a test perplexity of {run.results["unigram_
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
-    """Return the command that trains with these settings: the chosen groups, and what differs from their values."""
+    """Return the command that trains with these settings: the chosen groups, and what differs from their values.
+
+    A run that was lengthened takes several, one a line.
+    """
     chosen = [f"{name[7:]}={value}" for name, value in settings.items() if name.startswith("chosen.") and value]
     known = dict(flat(_composed(chosen, resolve=False)))
     changed = {name: settings[name] for name in ("trainer.max_epochs",) if name in settings}  # shares are of these
@@ -107,7 +111,14 @@ def training_command(settings: Mapping[str, Any]) -> str:
         }
         if f"{_RESTART}epochs" in changed:  # which come on top of shares of `max_epochs`
             changed[f"{_RESTART}at"] = settings[f"{_RESTART}at"]
-    return shlex.join(["sparse-rnn-train", *chosen, *overrides()])
+    command = ["sparse-rnn-train", *chosen, *overrides()]
+    if lengthened := settings.get(LENGTHENED):
+        in_one_folder = [
+            [*command, "name=lengthened", f"trainer.max_epochs={epochs}"]
+            for epochs in (*lengthened, settings["trainer.max_epochs"])
+        ]
+        return "\n".join(map(shlex.join, in_one_folder))
+    return shlex.join(command)
 
 
 def _composed(overrides: Sequence[str], resolve: bool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_sparse_rnn.runs.shown import without_shown
+
 __all__ = ["MOVED", "same_runs", "up_to_date"]
 
 #: Where values went that the command line could change under these names.
@@ -23,7 +25,7 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     now = dict(config)
     now.pop("sntasgd", None)
     if "model" in now:
-        now["model"] = _without(now["model"], "optimizer")
+        now["model"] = {key: value for key, value in _group(now["model"]).items() if key != "optimizer"}
     if "averaging" in now:
         now["callbacks"] = {"averaging": now.pop("averaging")}
     return now
@@ -32,22 +34,23 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
 def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
-    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows or logs where is left out, as are the
-    callbacks that the run itself needs as they have always been.
+    It is up to date, shares of ``max_epochs`` are epochs, the callbacks that every run needs are there, and what a run
+    shows or logs is left out, as is what it is called.
     """
-    now = up_to_date(config)
-    trainer = _without(now.get("trainer"), "enable_progress_bar")
-    callbacks = _without(now.get("callbacks"), "progress")
+    now = without_shown(up_to_date(config))
+    trainer, callbacks = _group(now.get("trainer")), _group(now.get("callbacks"))
     for name, always in _ALWAYS.items():
         callbacks.setdefault(name, always)
     callbacks["averaging"] = _in_epochs(callbacks.get("averaging"), trainer.get("max_epochs"))
-    data = {**_PLAIN_WORDS, **_without(now.get("data"), "")}
-    method = _without(now.get("method"), "")
+    data = {**_PLAIN_WORDS, **_group(now.get("data"))}
+    method = _group(now.get("method"))
     if "_target_" in method:
         method = {**_PLAIN_TOPOLOGY, **method}
     now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
-    logger = _without(now.get("logger"), "save_dir")
-    return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks, "logger": logger}
+    now.pop("name", None)
+    if now.get("init_from") is None:
+        now.pop("init_from", None)
+    return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks}
 
 
 _RUNS = "lightning_sparse_rnn.runs"
@@ -62,8 +65,8 @@ _ALWAYS = {
 }
 
 
-def _without(group: Any, name: str) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != name} if isinstance(group, Mapping) else {}
+def _group(given: Any) -> dict[str, Any]:
+    return dict(given) if isinstance(given, Mapping) else {}
 
 
 def _in_epochs(averaging: Any, max_epochs: Any) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.checkpoint_callbacks import BestCheckpoint
 from lightning_sparse_rnn.runs.companions import companion
 from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
+from lightning_sparse_rnn.runs.progress_bar import EpochLines
 from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
 
 __all__ = ["Parts", "make_parts"]
@@ -44,10 +47,13 @@ def make_parts(config: DictConfig, folder: Path) -> Parts:
     Raises:
         ValueError: a value is not one that its part can take.
     """
-    callbacks = _callbacks(config, folder)
-    data = _data(config)
+    weights = initial_weights(config, folder)
+    callbacks = _callbacks(config, folder, weights)
+    data = _data(config, weights)
     sizes = {"vocab_size": data.vocab_size} if hasattr(data, "vocab_size") else {}
     model = instantiate(model_config(config, sizes.get("vocab_size", 0)), **sizes)
+    if weights is not None:
+        weights.load(model)
     trainer = _trainer(config, folder, callbacks)
     record, best = companion(trainer, RunRecord), companion(trainer, BestCheckpoint)
     assert record is not None
@@ -63,7 +69,7 @@ def make_parts(config: DictConfig, folder: Path) -> Parts:
     )
 
 
-def _callbacks(config: DictConfig, folder: Path) -> list[pl.Callback]:
+def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None) -> list[pl.Callback]:
     """Make the callbacks in the order in which Lightning is to call them; checkpoints come last there anyway."""
     made = {name: instantiate(given) for name, given in _with_known_end(config).items() if given is not None}
     for name, kind in {"record": RunRecord, "best": BestCheckpoint}.items():
@@ -72,9 +78,13 @@ def _callbacks(config: DictConfig, folder: Path) -> list[pl.Callback]:
                 f"Expected callbacks.{name} to be a {kind.__name__}, got none: a run's results are made of what it "
                 f"keeps. Leave callbacks.{name} as it is."
             )
-    if not config.trainer.get("enable_progress_bar", True):
+    bar = config.trainer.get("enable_progress_bar")
+    if not (sys.stdout.isatty() if bar is None else bar):
         made = {name: callback for name, callback in made.items() if not isinstance(callback, ProgressBar)}
-    method = instantiate(config.method) if "_target_" in config.method else None
+    if not any(isinstance(callback, ProgressBar) for callback in made.values()):
+        made["lines"] = EpochLines()
+    make = instantiate if weights is None else weights.method
+    method = make(config.method) if "_target_" in config.method else None
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
     first = [made.pop("averaging", None), method, written]
     return [callback for callback in (*first, *made.values()) if callback is not None]
@@ -93,8 +103,10 @@ def _with_known_end(config: DictConfig) -> DictConfig:
     return callbacks
 
 
-def _data(config: DictConfig) -> Any:
+def _data(config: DictConfig, weights: InitialWeights | None) -> Any:
     data = instantiate(config.data)
+    if weights is not None:
+        weights.read(data)
     data.prepare_data()
     if isinstance(data, TextDataModule):
         data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +74,13 @@ class RunRecord(Checkpoint):
         self.rows: list[dict[str, Any]] = []
         self._folder = Path()
         self._topology: SelfishSparseCallback | None = None
+        self._written: list[dict[str, Any]] = []  # the updates whose rows this session has written
         self._averaging: NonMonotonicAveraging | None = None
         self._seconds_before = 0.0
         self._started: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._folder = Path(trainer.default_root_dir)
+        self._folder, self._written = Path(trainer.default_root_dir), []
         self._topology = companion(trainer, SelfishSparseCallback)
         self._averaging = companion(trainer, NonMonotonicAveraging)
 
@@ -127,7 +131,9 @@ class RunRecord(Checkpoint):
 
     def topology_rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``topology.csv``; those of update 0 are the topology the run began with."""
-        return [] if self._topology is None else list(_topology_rows(self._topology))
+        if self._topology is None:
+            return []
+        return list(_topology_rows(self._topology.updates, self._topology.topology.gate_sizes))
 
     @rank_zero_only
     def _keep_masks(self, trainer: Trainer) -> None:
@@ -147,7 +153,23 @@ class RunRecord(Checkpoint):
     def _write(self) -> None:
         write_csv(self._folder / METRICS, _METRICS, self.rows)
         if self._topology is not None:
-            write_csv(self._folder / TOPOLOGY, _TOPOLOGY, self.topology_rows())
+            self._write_topology(self._topology)
+
+    def _write_topology(self, topology: SelfishSparseCallback) -> None:
+        """Add the updates that this session has not written yet; in a session's beginning, write all there are.
+
+        So a long run does not write its whole history each epoch, and a resumed one has no rows of what was lost.
+        """
+        path, updates, before = self._folder / TOPOLOGY, topology.updates, len(self._written)
+        if before and path.exists() and all(map(operator.is_, updates, self._written)) and len(updates) >= before:
+            text = io.StringIO(newline="")
+            rows = _topology_rows(updates[before:], topology.topology.gate_sizes)
+            csv.DictWriter(text, _TOPOLOGY, lineterminator="\n").writerows(rows)
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(text.getvalue())
+        else:
+            write_csv(path, _TOPOLOGY, self.topology_rows())
+        self._written = list(updates)
 
 
 def _epochs(trainer: Trainer) -> int:
@@ -158,9 +180,10 @@ def _epochs(trainer: Trainer) -> int:
     return min(ends, default=0)
 
 
-def _topology_rows(callback: SelfishSparseCallback) -> Iterator[dict[str, Any]]:
-    sizes = callback.topology.gate_sizes
-    for update in callback.updates:
+def _topology_rows(
+    updates: Sequence[dict[str, Any]], sizes: Mapping[str, Mapping[str, int]]
+) -> Iterator[dict[str, Any]]:
+    for update in updates:
         for tensor, gates in update["live"].items():
             for gate, live in gates.items():
                 total = sizes[tensor][gate]

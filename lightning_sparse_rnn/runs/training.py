@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, peek
 from lightning_sparse_rnn.runs.config_checks import check_config
-from lightning_sparse_rnn.runs.flat_config import differences
-from lightning_sparse_rnn.runs.folder import CHECKPOINTS, CONFIG, PICTURE, RESULTS
+from lightning_sparse_rnn.runs.continuing import Continued, begin_longer, compared, shorter_runs_beside
+from lightning_sparse_rnn.runs.folder import CHECKPOINTS, PICTURE, RESULTS
 from lightning_sparse_rnn.runs.jobs import RunInterrupted, worked_on
 from lightning_sparse_rnn.runs.loggers import finish, hyperparameters, log_end
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
-from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.parts import Parts, make_parts
 from lightning_sparse_rnn.runs.quiet import quiet
 from lightning_sparse_rnn.runs.record import RunRecord
@@ -39,20 +38,26 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         What is in ``results.json``.
 
     Raises:
-        SystemExit: the folder holds a run of another config, or another process is working on it.
+        SystemExit: the folder holds a run of another config, and not one that is only to be longer now; or another
+            process is working on it.
         ValueError: the config has a key that nothing reads, or a value that its part cannot take.
     """
     quiet()
     check_config(config)
     if getattr(rank_zero_only, "rank", 0):
-        return _train(config, folder)  # the first process holds the run for all
+        return _train(compared(folder, config), folder)  # the first process holds the run for all
     with worked_on(folder):
-        _refuse_other_config(folder, config)
-        return _train(config, folder)
+        continued = compared(folder, config)
+        if continued.epochs is not None:
+            begin_longer(folder, continued.epochs, config.trainer.max_epochs)
+        for name in shorter_runs_beside(folder, config):
+            _say(f"A shorter run of these settings is there. To lengthen it instead of beginning another: name={name}")
+        return _train(continued, folder)
 
 
-def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
-    if (folder / RESULTS).exists():
+def _train(continued: Continued, folder: Path) -> dict[str, Any]:
+    config = continued.config
+    if continued.epochs is None and (folder / RESULTS).exists():
         return _finished(folder)
     versions_used = versions()
     set_matmul_precision(config.matmul_precision)
@@ -155,18 +160,6 @@ def _interruptible() -> Iterator[None]:
                 "Interrupted. The same command goes on from the last epoch that was finished."
             ) from ended
         raise
-
-
-def _refuse_other_config(folder: Path, config: DictConfig) -> None:
-    path = folder / CONFIG
-    if path.exists():
-        old, new = OmegaConf.to_container(OmegaConf.load(path)), OmegaConf.to_container(config, resolve=True)
-        changed = differences(same_runs(old), same_runs(new))  # type: ignore[arg-type]
-        if changed:
-            raise SystemExit(
-                f"{folder} holds a run with another config:\n  " + "\n  ".join(changed) + "\nRemove that folder, or "
-                "choose another place with output=FOLDER."
-            )
 
 
 @rank_zero_only

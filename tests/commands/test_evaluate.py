@@ -20,6 +20,7 @@ from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.inference.recurrent import PackedRecurrent
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs import testing
 
 # Lightning 2.6's own, with the newest torch.
 pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
@@ -235,12 +236,12 @@ def test_one_column_on_a_cpu_is_tested_with_packed_weights(
         found.append(compress_where_it_pays(network))
         return found[-1]
 
-    monkeypatch.setattr(evaluate, "compress_where_it_pays", watched)
+    monkeypatch.setattr(testing, "compress_where_it_pays", watched)
     perplexity(capsys, str(folder))
     assert not found
     packed = perplexity(capsys, str(folder), "data.test_batch_size=1")
     assert isinstance(found[0].layers, PackedRecurrent)
-    monkeypatch.setattr(evaluate, "compress_where_it_pays", lambda network: network)
+    monkeypatch.setattr(testing, "compress_where_it_pays", lambda network: network)
     assert perplexity(capsys, str(folder), "data.test_batch_size=1") == pytest.approx(packed, rel=1e-5)
 
 

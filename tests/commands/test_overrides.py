@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_sparse_rnn.commands import overrides
-from lightning_sparse_rnn.commands.overrides import output_of
+from lightning_sparse_rnn.commands.overrides import arranged, checked
 from lightning_sparse_rnn.commands.train import main
 
 SAID = {
@@ -31,7 +31,7 @@ SAID = {
 @pytest.mark.parametrize("given", SAID)
 def test_a_mistake_is_told_with_what_is_near(given: str) -> None:
     with pytest.raises(ValueError, match=SAID[given]) as raised:
-        output_of([given])
+        checked([given])
     assert "provider=" not in str(raised.value)
     assert "object_type" not in str(raised.value)
 
@@ -43,14 +43,43 @@ def test_what_hydra_takes_passes_and_names_the_folder_of_runs(tmp_path: Path) ->
         ["+trainer.max_time=00:01:00:00", f"output={tmp_path}", "hydra.verbose=true"],
         ["experiment=ptb_small", "~callbacks.progress", f"output={tmp_path}"],
     ):
-        assert output_of(given) == tmp_path
-    assert output_of([]) == Path("runs")
+        assert checked(given).output == tmp_path
+    assert checked([]) == (Path("runs"), None)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"Cannot write to output=.*file/runs: .*file is not a folder"):
-        output_of([f"output={tmp_path / 'file' / 'runs'}"])
+        checked([f"output={tmp_path / 'file' / 'runs'}"])
+
+
+def test_the_number_of_runs_is_known_where_hydra_itself_makes_them(tmp_path: Path) -> None:
+    for given, runs in {
+        "seed=1": None,
+        "-m seed=1": 1,
+        "-m seed=1,2,3 method=set,rigl": 6,
+        "-m seed=range(1,5) seed=1,2": 2,
+        "-m sweep=methods": 36,
+        "-m sweep=methods seed=1": 12,
+        "-m method=glob(*)": None,
+        "-m prune_rate=interval(0.1,0.2)": None,
+    }.items():
+        assert checked([*given.split(), f"output={tmp_path}"]).runs == runs, given
+
+
+def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "lr=3,seed=1").mkdir(parents=True)
+    for given, arranged_as in {
+        "init_from=runs/lr=3,seed=1": "init_from='runs/lr=3,seed=1'",
+        "init_from=runs/seed=1,runs/seed=2": "init_from='runs/seed=1','runs/seed=2'",
+        "init_from='runs/seed=1'": "init_from='runs/seed=1'",
+        "name=lr=3,seed=1": "name='lr=3,seed=1'",
+        "name=a,b": "name=a,b",
+        "seed=1": "seed=1",
+        "init_from": "init_from",
+    }.items():
+        assert arranged([given, "-m"]) == ["-m", arranged_as]
 
 
 def test_ctrl_c_before_and_between_runs_is_one_line(
@@ -61,7 +90,7 @@ def test_ctrl_c_before_and_between_runs_is_one_line(
 
     monkeypatch.setattr(sys, "argv", ["sparse-rnn-train"])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(overrides, "output_of", interrupted)
+    monkeypatch.setattr(overrides, "checked", interrupted)
     with pytest.raises(SystemExit) as raised:
         main()
     assert raised.value.code == 130

@@ -1,12 +1,13 @@
 """What the train command says of a mistake: what was expected, and nothing of the program's insides."""
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
 
-from lightning_sparse_rnn.commands.plain_errors import told_plainly
+from lightning_sparse_rnn.commands.plain_errors import told_plainly, whole_imports
 from lightning_sparse_rnn.commands.train import main
 
 MISTAKES = {
@@ -22,6 +23,10 @@ MISTAKES = {
     "data.batch_size=100000": "Expected a text of at least 200000 tokens, two for each of 100000 columns",
     "data.train_lines=1000000": "Expected `train_lines` between 1 and the ",
     "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",
+    "seed=one": "Expected seed to be a whole number of at least 0, got 'one'.",
+    "trainer.max_epochs=three": "Expected trainer.max_epochs to be a whole number of at least -1, got 'three'.",
+    "name=a/b": "Expected name to be one that a folder can have, without / and \\ and no dot in front, got 'a/b'.",
+    "init_from=nowhere": "There is no checkpoint nowhere.",
     "method.growth=nowhere.rule": "Cannot import `growth` 'nowhere.rule': No module named 'nowhere'.",
 }
 
@@ -35,7 +40,7 @@ def test_a_mistake_is_told_by_its_message_alone(
     monkeypatch.setattr(sys, "argv", ["sparse-rnn-train", f"output={tmp_path}", *small, override])
     with pytest.raises(SystemExit) as raised:
         main()
-    assert not list(tmp_path.rglob("config.yaml"))  # there is no run
+    assert not list(tmp_path.iterdir())  # there is no run, nor a folder of one
     message, hint = str(raised.value).splitlines()
     assert message.startswith("sparse-rnn-train: ")
     assert MISTAKES[override] in message
@@ -51,6 +56,22 @@ def test_a_failed_download_is_told_by_its_message_alone() -> None:
 def test_a_class_that_is_not_there_is_told_by_its_message_alone() -> None:
     with pytest.raises(SystemExit, match=r"command: Error loading 'math\.sqrt\.nothing'"), told_plainly("command"):
         instantiate({"_target_": "math.sqrt.nothing"})
+
+
+def test_ctrl_c_counts_when_the_imports_are_over() -> None:
+    done = []
+
+    def interrupted() -> None:
+        with whole_imports():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with whole_imports():
+        pass
 
 
 def test_everything_is_shown_on_demand_and_other_errors_always(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def test_the_progress_bar_is_changed_or_left_out(
     train(small_config(text, tmp_path, *one, "~callbacks.progress"), tmp_path / "none")
     assert "Epoch 0" not in capsys.readouterr().err
     plain = "callbacks.progress._target_=pytorch_lightning.callbacks.TQDMProgressBar"
-    train(small_config(text, tmp_path, *one, plain), tmp_path / "plain")
+    train(small_config(text, tmp_path, *one, plain, "trainer.enable_progress_bar=true"), tmp_path / "plain")
     printed = capsys.readouterr()
     assert "Epoch 0" in printed.out + printed.err
     assert "sparsity=" not in printed.out + printed.err

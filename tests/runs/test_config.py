@@ -1,4 +1,4 @@
-"""The configs: all compose and instantiate, and a run's folder follows from its overrides alone."""
+"""The configs: all compose and instantiate."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCallback
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
-from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config, run_name
+from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -106,21 +106,6 @@ def test_overrides_reach_the_parts() -> None:
     assert config.method.sparsity == 0.8
     assert config.method.seed == config.data.seed == 7
     assert config.data.root == "/some/folder"
-
-
-def test_run_names_do_not_depend_on_order_or_place() -> None:
-    assert run_name(["seed=2", "method=dense", "output=/tmp/x"]) == run_name(["method=dense", "seed=2"])
-    assert run_name(["method=dense", "seed=2"]) == "method=dense,seed=2"
-    assert run_name([]) == "default"
-    assert run_name(["hydra.verbose=true", "trainer.enable_progress_bar=false"]) == "default"
-
-
-def test_run_names_are_one_folder_however_odd_or_long_the_overrides() -> None:
-    assert run_name(["data.root=/some where/else"]) == "data.root=-some-where-else"
-    long = [f"data.root=/{'x' * 300}"]
-    longer = [f"data.root=/{'x' * 301}"]
-    assert len(run_name(long)) < 150
-    assert run_name(long) != run_name(longer)
 
 
 def test_configs_are_where_the_package_looks() -> None:

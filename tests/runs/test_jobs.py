@@ -1,6 +1,7 @@
 """Sweeps: one command each; a run that fails does not end the others, and processes share the work."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,20 +13,24 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from small_runs import small_config, small_options
 
 from lightning_sparse_rnn.commands import train as command
 from lightning_sparse_rnn.models import LanguageModel
-from lightning_sparse_rnn.runs import training
+from lightning_sparse_rnn.runs import jobs, training
 from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config
+from lightning_sparse_rnn.runs.folder import remove_if_unused
 from lightning_sparse_rnn.runs.jobs import Jobs, RunInterrupted, RunIsElsewhere, worked_on
 from lightning_sparse_rnn.runs.training import train
 
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
 HOLD = """
 import sys, pathlib
+from lightning_sparse_rnn.runs.folder import remove_if_unused
 from lightning_sparse_rnn.runs.jobs import worked_on
 with worked_on(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
@@ -113,6 +118,9 @@ def test_a_run_that_fails_does_not_end_the_others_and_is_tried_again(
     assert "Expected `prune_rate` in [0, 1), got 1.5" in printed.err
     assert "Expected `lr` to be a finite number" in printed.err
     assert "These runs have failed:" in printed.out
+    assert [line for line in printed.out.splitlines() if line.startswith("[4 of 4")] == [
+        "[4 of 4 runs] 1 done, 3 failed"
+    ]
     assert "The same command tries them again, and none that is finished." in printed.out
 
 
@@ -147,8 +155,13 @@ def test_a_signal_ends_a_sweep(
 def test_a_run_that_another_process_works_on_is_left_to_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:  # a process that dies before it trains leaves the folder
-        patch.setattr(training, "_train", lambda config, folder: {"val_ppl": 0.0})
+    with monkeypatch.context() as patch:  # a process that dies before it trains leaves the folder with its config
+
+        def began(continued: Any, folder: Path) -> dict[str, float]:
+            OmegaConf.save(continued.config, folder / "config.yaml", resolve=True)
+            return {"val_ppl": 0.0}
+
+        patch.setattr(training, "_train", began)
         sweep(patch, text, tmp_path, "seed=1")
     (claimed,) = (path.parent for path in tmp_path.glob("*/.lock"))
     other = subprocess.Popen(
@@ -160,7 +173,10 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     ended = sweep(monkeypatch, text, tmp_path, "seed=1,2")
     assert ended.failed == []
     assert ended.elsewhere == [claimed.name]
-    assert "Other processes are working on:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Other processes are working on:" in said
+    assert "[1 of 2 runs] 0 done, 1 running elsewhere\n" in said
+    assert "[2 of 2 runs] 1 done, 1 running elsewhere\n" in said
     assert not (claimed / "results.json").exists()
     with pytest.raises(RunIsElsewhere, match="Another process is working on the run in"), worked_on(claimed):
         pass
@@ -187,6 +203,63 @@ def test_of_processes_that_come_to_a_run_at_once_the_one_that_has_it_writes_its_
     assert train(small_config(text, tmp_path), folder)["epochs"] > 0
 
 
+def test_a_folder_in_which_a_run_leaves_nothing_is_removed(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException, match="Expected `prune_rate`"):
+        train(small_config(text, tmp_path, "prune_rate=2"), tmp_path / "runs" / "run")
+    assert not (tmp_path / "runs" / "run").exists()
+    with worked_on(tmp_path / "runs" / "other"):
+        (tmp_path / "runs" / "other" / "config.yaml").touch()
+    assert (tmp_path / "runs" / "other" / ".lock").exists()
+
+
+def test_a_lock_on_a_file_that_has_been_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Between the moments at which this process opens the file and locks it, another ends, and takes its folder away.
+    lock, tries = jobs._lock, []
+
+    def late(file: Any) -> bool:
+        tries.append(file)
+        if len(tries) == 1:
+            remove_if_unused(tmp_path / "run")
+            assert not (tmp_path / "run").exists()
+        return lock(file)
+
+    monkeypatch.setattr(jobs, "_lock", late)
+    with worked_on(tmp_path / "run"):
+        assert len(tries) == 2
+        assert (tmp_path / "run" / ".lock").stat().st_ino == os.fstat(tries[1].fileno()).st_ino
+        with pytest.raises(RunIsElsewhere), worked_on(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_how_far_a_sweep_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    with Jobs.of_a_command(tmp_path / "runs", runs=5) as all_jobs:
+        with all_jobs.job("found", found=True):
+            pass
+        for name, seconds in (("one", 100.0), ("two", 300.0)):
+            with all_jobs.job(name):
+                now[0] += seconds
+        with all_jobs.job("bad"):
+            raise SystemExit("no")
+        with all_jobs.job("held"):
+            raise RunIsElsewhere("It is elsewhere.")
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == [
+        "[1 of 5 runs] 1 done",
+        "[2 of 5 runs] 2 done; about 5 min left",
+        "[3 of 5 runs] 3 done; about 6 min 40 s left",
+        "[4 of 5 runs] 3 done, 1 failed; about 3 min 20 s left",
+        "[5 of 5 runs] 3 done, 1 running elsewhere, 1 failed",
+    ]
+    assert not (tmp_path / "runs").exists()
+    with Jobs.of_a_command(tmp_path / "runs") as unknown, unknown.job("one"):
+        pass
+    assert "[1 runs so far] 1 done" in capsys.readouterr().out
+
+
 def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:
     sparse = train(small_config(text, tmp_path, "sparsity=0.5", "trainer.max_epochs=1"), tmp_path / "sparse")
     small = train(
@@ -197,6 +270,7 @@ def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(
 
 
 OTHER_PROCESS = """
+from lightning_sparse_rnn.runs.folder import remove_if_unused
 from lightning_sparse_rnn.runs.jobs import Jobs, RunIsElsewhere
 with Jobs.around().job("good"):
     pass
@@ -211,10 +285,10 @@ with Jobs.around().job("held"):
 
 def test_how_runs_in_other_processes_end_is_known_where_the_command_was_given(tmp_path: Path) -> None:
     # As with the launchers of Hydra that start processes of their own.
-    with Jobs.of_a_command(tmp_path / "runs") as jobs:
+    with Jobs.of_a_command(tmp_path / "runs") as ours:
         subprocess.run([sys.executable, "-c", OTHER_PROCESS], check=True, capture_output=True)
-        assert (jobs.finished, jobs.failed, jobs.elsewhere) == (["good"], ["bad", "worse"], ["held"])
-        assert jobs.summary().splitlines() == [
+        assert (ours.finished, ours.failed, ours.elsewhere) == (["good"], ["bad", "worse"], ["held"])
+        assert ours.summary().splitlines() == [
             "These runs have finished:",
             "  good",
             "Other processes are working on:",
@@ -224,4 +298,4 @@ def test_how_runs_in_other_processes_end_is_known_where_the_command_was_given(tm
             "  worse: sparse-rnn-train: Expected another.",
             "The same command tries them again, and none that is finished.",
         ]
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert not (tmp_path / "runs").exists()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from packed_modules import sparse
 
-from lightning_sparse_rnn.commands.export import export, export_to
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs.exporting import export, export_to
 from lightning_sparse_rnn.runs.model_file import is_exported, load_model
 
 NETWORK = {"_target_": "lightning_sparse_rnn.models.GRU", "embedding_size": 12, "hidden_size": 12}

@@ -47,6 +47,8 @@ def test_todays_command_is_the_run_of_then(restarts: str) -> None:
         ("callbacks.best.monitor=val_ppl", "callbacks.best.monitor: val_loss, now val_ppl"),
         ("data.shuffle_parts=20", "data.shuffle_parts: None, now 20"),
         ("~callbacks.averaging", "callbacks.averaging"),
+        ("init_from=runs/other", "init_from: absent, now runs/other"),
+        ("+callbacks.stop._target_=my.EarlyStopping", "callbacks.stop._target_: absent"),
     ],
 )
 def test_another_run_is_another(override: str, key: str) -> None:
@@ -57,8 +59,17 @@ def test_another_run_is_another(override: str, key: str) -> None:
 
 def test_what_a_run_shows_makes_no_other_run() -> None:
     one = composed("trainer.enable_progress_bar=true")
-    for override in ("trainer.enable_progress_bar=false", "~callbacks.progress", "+callbacks.progress.refresh_rate=3"):
-        assert differences(same_runs(one), same_runs(composed(override))) == []
+    watched = "+callbacks.watch._target_=pytorch_lightning.callbacks.LearningRateMonitor"
+    for override in (
+        "trainer.enable_progress_bar=false",
+        "~callbacks.progress",
+        "+callbacks.progress.refresh_rate=3",
+        "trainer.log_every_n_steps=1",
+        "logger=csv logger.save_dir=here",
+        "name=mine",
+        watched,
+    ):
+        assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
 
 
 @pytest.mark.parametrize("config", [{}, {"trainer": "x", "callbacks": 3, "model": None, "logger": []}])

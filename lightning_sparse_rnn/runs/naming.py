@@ -1,0 +1,126 @@
+"""What a run's folder is called: after the options that make it another run than the default one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lightning_sparse_rnn.runs.folder import CONFIG
+from lightning_sparse_rnn.runs.shown import SHOWN_BY_TRAINER, is_shown
+
+__all__ = ["check_name", "old_run_name", "run_name"]
+
+_LONGEST_NAME = 120
+# What runs are compared by comes first; what stays the same in a comparison comes last.
+_ORDER = (
+    *("method", "sparsity", "prune_rate", "initial_scale", "optimizer", "model", "callbacks"),
+    *("seed", "", "init_from", "experiment", "data", "trainer"),
+)
+# The groups whose name an option can do without: no two of them have an option of one name that runs are told by.
+_UNDERSTOOD = ("method", "optimizer", "model.network", "model", "data", "trainer")
+# These are values of their own, beside those of the groups.
+_ALSO_ALONE = ("seed", "sparsity", "prune_rate", "initial_scale", "matmul_precision", "name", "output", "init_from")
+# What makes no other run: where it goes, what it is called, and what Hydra does beside.
+_ELSEWHERE = ("output", "name", "hydra", "logger", "data.cache_dir")
+
+
+def run_name(overrides: Iterable[str], output: str | None = None, name: str | None = None) -> str:
+    """Return the name of a run's folder: ``name``, or its overrides, those first that runs are compared by.
+
+    Overrides that say where a run goes, or what it shows and logs, are no part of the name, nor are groups that go
+    without saying: ``model.network.hidden_size=200`` is ``hidden_size=200``. Of a path there is the last part, and for
+    other characters than a folder's name should have a dash. A name from which the overrides could not be told, or that
+    would be too long, ends in a hash of them.
+
+    Args:
+        overrides: as on the command line, in any order.
+        output: the folder of runs. A run that stands there under the name that earlier versions gave it keeps that.
+        name: a name of one's own.
+
+    Raises:
+        ValueError: ``name`` is none that a folder can have.
+    """
+    overrides = list(overrides)
+    if name is not None:
+        check_name(name)
+        return name
+    old = old_run_name(overrides)
+    if output is not None and (Path(output) / old / CONFIG).is_file():
+        return old
+    given = {key: (sign, value) for sign, key, value in _told_by(overrides)}
+    keys = sorted(given, key=lambda key: (_rank(key), key))
+    short = [_short(key) for key in keys]
+    parts, lossy = [], False
+    for key, shorter in zip(keys, short, strict=True):
+        sign, value = given[key]
+        text = _legible(value)
+        lossy = lossy or text != re.sub(r"[\[\]{}'\"]|(?<=,) ", "", value)
+        label = shorter if short.count(shorter) == 1 else key
+        parts.append(f"no-{key}" if sign == "~" else f"{label}={text}")
+    legible = re.sub(r"[^\w.,=+-]+", "-", ",".join(parts)) or "default"
+    if lossy or len(legible) > _LONGEST_NAME:
+        whole = ",".join(f"{given[key][0]}{key}={given[key][1]}" for key in sorted(given))
+        if len(legible) > _LONGEST_NAME:  # cut between two options, if it can be
+            legible = legible[:_LONGEST_NAME].rpartition(",")[0] or legible[:_LONGEST_NAME]
+        legible = f"{legible}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
+    return legible
+
+
+def check_name(name: str) -> None:
+    """Make sure that a folder can have this name, and that it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not re.fullmatch(r"[^/\\\0]+", str(name)) or str(name).startswith("."):
+        raise ValueError(
+            f"Expected name to be one that a folder can have, without / and \\ and no dot in front, got {name!r}. "
+            "Where runs go is output=FOLDER."
+        )
+
+
+def _told_by(overrides: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield sign, key and value of the overrides that make another run."""
+    split = [re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL) for override in overrides]
+    found = [match.groups() for match in split if match is not None]
+    targets = {key: value for _, key, value in found if re.fullmatch(r"callbacks\.[^.]+\._target_", key)}
+    shown = {key.split(".")[1] for key, value in targets.items() if is_shown(key.split(".")[1], value)}
+    for sign, key, value in found:
+        group, _, rest = key.partition(".")
+        if group.partition("/")[0] in _ELSEWHERE or key in _ELSEWHERE:
+            continue
+        if group == "callbacks" and (rest.partition(".")[0] in shown or is_shown(rest.partition(".")[0], None)):
+            continue
+        if group != "trainer" or rest not in SHOWN_BY_TRAINER:
+            yield sign, key, value.strip("'\"")
+
+
+def _rank(key: str) -> int:
+    group = key.partition(".")[0]
+    return _ORDER.index(group if group in _ORDER else "")
+
+
+def _short(key: str) -> str:
+    for group in _UNDERSTOOD:
+        rest = key.removeprefix(f"{group}.")
+        if rest != key and "." not in rest and not rest.startswith("_") and rest not in _ALSO_ALONE:
+            return rest
+    return key
+
+
+def _legible(value: str) -> str:
+    plain = re.sub(r"[\[\]{}'\"]|(?<=,) ", "", value)
+    last = [part for part in plain.split("/") if part] if re.search(r"/", plain) else [plain]
+    return re.sub(r"[^\w.,+-]+", "-", last[-1] if last else "")
+
+
+def old_run_name(overrides: Iterable[str]) -> str:
+    """Return the name that versions before this one gave the folder: all overrides, sorted."""
+    elsewhere = ("output=", "hydra.", "hydra/", "trainer.enable_progress_bar=", "callbacks.progress")
+    parts = sorted(override for override in overrides if not override.lstrip("+~").startswith(elsewhere))
+    name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return name
