@@ -18,15 +18,22 @@ _PACKAGE = Path(__file__).parent.parent
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 _LONGEST_NAME = 120
 _GROUPS = ("method", "experiment", "data", "model", "optimizer")
-# Where runs go, and what they show while they train, makes no other run.
-_ELSEWHERE = ("output=", "hydra.", "hydra/", "trainer.enable_progress_bar=", "callbacks.progress")
+# Where runs go, in which files, and what they show while they train, makes no other run.
+_ELSEWHERE = (
+    "output=",
+    "hydra.",
+    "hydra/",
+    "trainer.enable_progress_bar=",
+    "callbacks.progress",
+    "compact_checkpoints=",
+)
 
 
 def run_name(overrides: Iterable[str]) -> str:
     """Return the name of a run's folder: its overrides, sorted, with dashes for what a folder's name should not have.
 
-    Overrides that say where runs go, or what they show, are no part of the name. A name that would be too long is cut
-    and ends in a hash.
+    Overrides that say where runs go, in which files, or what they show, are no part of the name. A name that would be
+    too long is cut and ends in a hash.
     """
     parts = sorted(override for override in overrides if not override.lstrip("+~").startswith(_ELSEWHERE))
     name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"

@@ -32,8 +32,8 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
 def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
-    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows or logs where is left out, as are the
-    callbacks that the run itself needs as they have always been.
+    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows or logs where is left out, as are how its
+    checkpoints are written, and the callbacks that the run itself needs as they have always been.
     """
     now = up_to_date(config)
     trainer = _without(now.get("trainer"), "enable_progress_bar")
@@ -45,6 +45,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     method = _without(now.get("method"), "")
     if "_target_" in method:
         method = {**_PLAIN_TOPOLOGY, **method}
+    now.pop("compact_checkpoints", None)
     now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
     logger = _without(now.get("logger"), "save_dir")
     return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks, "logger": logger}

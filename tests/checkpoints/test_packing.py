@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.checkpoints.packing import _KEY, pack, unpack
+from lightning_sparse_rnn.checkpoints.packing import KEY, pack, unpack
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint, peek
 from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, WholeFileCheckpointIO
 
@@ -187,7 +187,7 @@ DAMAGES: dict[str, Any] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> None:
     packed = pack(checkpoint())
-    DAMAGES[damage](packed[_KEY])
+    DAMAGES[damage](packed[KEY])
     with pytest.raises(ValueError, match="cannot be unpacked"):
         unpack(packed)
     torch.save(packed, tmp_path / "bad.ckpt")
@@ -197,7 +197,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> None:
 
 def test_what_would_grow_beyond_measure_is_refused(tmp_path: Path) -> None:
     packed = pack({"state_dict": {"weight": sparse(100, 100)[0]}, "global_step": 1})
-    tensors = packed[_KEY]["tensors"]
+    tensors = packed[KEY]["tensors"]
     tensors += [dict(_first(tensors)) for _ in range(3000)]  # of one pattern and its values
     with pytest.raises(ValueError, match="claims to unpack to"):
         unpack(packed)

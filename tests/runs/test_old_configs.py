@@ -55,10 +55,18 @@ def test_another_run_is_another(override: str, key: str) -> None:
     assert any(line.startswith(key) for line in changed)
 
 
-def test_what_a_run_shows_makes_no_other_run() -> None:
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.enable_progress_bar=false",
+        "~callbacks.progress",
+        "+callbacks.progress.refresh_rate=3",
+        "compact_checkpoints=true",
+    ],
+)
+def test_what_a_run_shows_or_saves_makes_no_other_run(override: str) -> None:
     one = composed("trainer.enable_progress_bar=true")
-    for override in ("trainer.enable_progress_bar=false", "~callbacks.progress", "+callbacks.progress.refresh_rate=3"):
-        assert differences(same_runs(one), same_runs(composed(override))) == []
+    assert differences(same_runs(one), same_runs(composed(override))) == []
 
 
 @pytest.mark.parametrize("config", [{}, {"trainer": "x", "callbacks": 3, "model": None, "logger": []}])
