@@ -34,10 +34,10 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             third of the size of a model at sparsity 0.67. Takes 1 s per 30 million weights. Such files are read by this
             class, whatever its ``compact`` says, by ``load_checkpoint`` and by the commands; to Lightning and torch
             alone they have no weights.
-        max_file_bytes: a compact checkpoint that would be larger is written as several files of at most so many bytes:
-            its parts have the checkpoint's name with ``.<token>.1of3`` and so on after it, and belong beside it
-            wherever it is copied. A checkpoint takes the old one's place when all its parts are there, and the old
-            one's parts are removed afterwards. Checkpoints that are not local files are one file always.
+        max_file_bytes: a compact checkpoint that would be larger has parts of at most so many bytes in files of their
+            own, named ``last.ckpt.<token>.1of3`` and so on, which belong beside it wherever it is copied; its own file
+            has what is small. It takes the old one's place when all its parts are on the disk, and the old one's parts
+            are removed afterwards. Checkpoints that are not local files are one file always.
 
     Raises:
         ValueError: ``max_file_bytes`` is too small for a part.

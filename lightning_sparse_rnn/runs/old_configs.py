@@ -32,8 +32,8 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
 def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
-    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows or logs where is left out, as are how its
-    checkpoints are written, and the callbacks that the run itself needs as they have always been.
+    It is up to date, shares of ``max_epochs`` are epochs, and what a run shows, logs where or saves how is left out, as
+    are the callbacks that the run itself needs as they have always been.
     """
     now = up_to_date(config)
     trainer = _without(now.get("trainer"), "enable_progress_bar")

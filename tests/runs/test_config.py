@@ -112,9 +112,8 @@ def test_run_names_do_not_depend_on_order_or_place() -> None:
     assert run_name(["seed=2", "method=dense", "output=/tmp/x"]) == run_name(["method=dense", "seed=2"])
     assert run_name(["method=dense", "seed=2"]) == "method=dense,seed=2"
     assert run_name([]) == "default"
-    assert (
-        run_name(["hydra.verbose=true", "trainer.enable_progress_bar=false", "compact_checkpoints=true"]) == "default"
-    )
+    assert run_name(["hydra.verbose=true", "trainer.enable_progress_bar=false"]) == "default"
+    assert run_name(["compact_checkpoints=true"]) == run_name(["++compact_checkpoints=false"]) == "default"
 
 
 def test_run_names_are_one_folder_however_odd_or_long_the_overrides() -> None:
