@@ -64,14 +64,14 @@ def split(packed: dict[str, Any], limit: int) -> tuple[dict[str, Any], list[Part
     """Cut a packed checkpoint so that each file has at most ``limit`` bytes.
 
     Returns:
-        What the checkpoint's own file is to hold, and its parts: none, and the checkpoint as it is, if it fits.
+        What the checkpoint's own file is to hold, and its parts: none, and the checkpoint as it is, if it fits or has
+        only small tensors.
     """
     row = _Row()
-    token, left = secrets.token_hex(8), mapped(packed[KEY]["tensors"], row)
-    if row.bytes <= limit:
-        rest = _saved_bytes({**packed, KEY: left})
-        if row.bytes + rest + _AROUND_A_TENSOR * len(row.tensors) <= limit:
-            return packed, []
+    left = mapped(packed[KEY]["tensors"], row)
+    if not row.tensors or row.bytes + _around(row, {**packed, KEY: left}) <= limit:
+        return packed, []
+    token = secrets.token_hex(8)
     parts = [Part(token, index, pieces) for index, pieces in enumerate(_cut(row.tensors, limit - _AROUND_A_PART))]
     sizes = [sum(map(len, part.pieces)) for part in parts]
     return {**packed, KEY: {"version": _VERSION, "tensors": left, "parts": {"token": token, "sizes": sizes}}}, parts
@@ -165,10 +165,11 @@ def _taken(parts: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
     return pieces
 
 
-def _saved_bytes(value: Any) -> int:
+def _around(row: _Row, left: Any) -> int:
+    """How many bytes a file of the whole checkpoint has at most beside the row's."""
     file = io.BytesIO()
-    torch.save(value, file)
-    return file.tell()
+    torch.save(left, file)
+    return file.tell() + _AROUND_A_TENSOR * len(row.tensors)
 
 
 def _of_no_sense(error: Exception) -> ValueError:
