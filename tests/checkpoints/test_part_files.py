@@ -124,11 +124,11 @@ def test_whenever_the_process_dies_there_is_a_whole_checkpoint_and_the_next_writ
     for number in range(moments.count):
         copy = copies / str(number) / path.name
         assert find_last_good(copy.parent) == copy
-        found.append(load_checkpoint(copy)["global_step"])
-        is_of(copy, found[-1])
-        count = len(save(copy, 3))
-        assert len(list(copy.parent.iterdir())) == count + 1
-        is_of(copy, 3)
+        whole = load_checkpoint(copy)
+        found.append(whole["global_step"])
+        same(whole, {**checkpoint(found[-1]), "global_step": found[-1]})
+        assert len(save(copy, 3)) == len(list(copy.parent.iterdir())) - 1
+        assert load_checkpoint(copy)["global_step"] == 3
     # One after the other: the old one up to where the new one's own file takes its place.
     assert found == sorted(found)
     assert found[0] == 1
