@@ -84,7 +84,8 @@ def test_a_run_goes_on_elsewhere_exactly_and_every_command_reads_it(
     weights = load_checkpoint(tmp_path / "whole" / "best.ckpt")["state_dict"]
     assert not differences(dict(load_sparse(folder / "weights.sparse.pt")), dict(weights))
     report([str(folder), str(tmp_path / "whole"), "--output", str(tmp_path / "report")])
-    assert "compact" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "2 runs" in capsys.readouterr().out
+    assert "compact_checkpoints" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_begun_compactly_goes_on_otherwise(interrupted: Path, text: Path, tmp_path: Path) -> None:
