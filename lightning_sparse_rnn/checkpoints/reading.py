@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from lightning_sparse_rnn.checkpoints.faults import find_fault, has_end
-from lightning_sparse_rnn.checkpoints.packing import unpack
+from lightning_sparse_rnn.checkpoints.nested import mapped
+from lightning_sparse_rnn.checkpoints.packing import KEY, unpack
 from lightning_sparse_rnn.checkpoints.part_files import PartError, read_parts, with_parts
 
 __all__ = ["find_last_good", "load_checkpoint", "peek"]
@@ -63,7 +66,8 @@ def load_checkpoint(path: str | Path, *, weights_only: bool = True, map_location
         path: a file that a Trainer wrote; its parts, if it has any, are beside it.
         weights_only: ``False`` reads other objects too, such as paths and OmegaConf's configs among the
             hyperparameters. Doing so runs whatever code the file holds: only for files whose makers you trust.
-        map_location: where tensors go, as ``torch.load`` has it.
+        map_location: where tensors go, as ``torch.load`` has it. A function places no tensors of a compact checkpoint,
+            which come to the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,12 +79,25 @@ def load_checkpoint(path: str | Path, *, weights_only: bool = True, map_location
         raise FileNotFoundError(f"There is no checkpoint {path}.")
     _check_whole(path)
     checkpoint = _read(path, weights_only=weights_only, map_location=map_location)
+    if KEY not in checkpoint:
+        return checkpoint
+    if map_location != "cpu":  # where it is unpacked
+        checkpoint = _read(path, weights_only=weights_only, map_location="cpu")
     try:
-        return unpack(with_parts(checkpoint, path))
+        return _placed(unpack(with_parts(checkpoint, path)), map_location)
     except PartError:
         raise
     except ValueError as error:
         raise _damaged(path, str(error)) from error
+
+
+def _placed(checkpoint: dict[str, Any], map_location: Any) -> dict[str, Any]:
+    """Move tensors from the CPU to where a location or a table of such has them; a function leaves them there."""
+    to = map_location.get("cpu") if isinstance(map_location, Mapping) else map_location
+    if not isinstance(to, (str, torch.device)):
+        return checkpoint
+    placed: dict[str, Any] = mapped(checkpoint, lambda value: value.to(to) if isinstance(value, Tensor) else None)
+    return placed
 
 
 def _read(path: Path, **options: Any) -> dict[str, Any]:

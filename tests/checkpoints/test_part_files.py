@@ -64,6 +64,16 @@ def test_files_have_at_most_their_limit_and_are_plain_tensors(path: Path) -> Non
         WholeFileCheckpointIO(compact=True, max_file_bytes=100)
 
 
+@pytest.mark.parametrize("location", ["meta", torch.device("meta"), {"cpu": "meta"}])
+@pytest.mark.parametrize("limit", [LIMIT, 10**6])
+def test_tensors_go_where_they_are_to_go(path: Path, location: Any, limit: int) -> None:
+    save(path, 1, max_file_bytes=limit)
+    weights = load_checkpoint(path, map_location=location)["state_dict"]
+    assert {weight.device.type for weight in weights.values()} == {"meta"}
+    for anywhere in (None, lambda storage, _: storage):
+        same(load_checkpoint(path, map_location=anywhere), {**checkpoint(1), "global_step": 1})
+
+
 @pytest.mark.parametrize("options", [{"max_file_bytes": 10**6}, {"compact": False}])
 def test_one_that_fits_and_one_of_before_are_one_file(path: Path, options: dict[str, Any]) -> None:
     assert save(path, 1)
