@@ -124,8 +124,7 @@ def test_whenever_the_process_dies_there_is_a_whole_checkpoint_and_the_next_writ
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: int
 ) -> None:
     save(path, 1)
-    copies = tmp_path / "copies"
-    copies.mkdir()
+    (copies := tmp_path / "copies").mkdir()
     with monkeypatch.context() as patch:
         moments = Moments(path.parent, copies, patch)
         save(path, 2, max_file_bytes=then)
