@@ -82,6 +82,12 @@ def _time(seconds: float) -> str:
 def _more(name: str, value: float) -> str:
     if name == "bytes":
         return f"{value / 1e6:,.1f} MB"
+    if name == "largest_bytes":
+        return f"the largest {value / 1e6:,.1f} MB"
+    if name == "files":
+        return f"{value} files"
+    if name == "read_seconds":
+        return f"read in {_time(value)}"
     if name == "bytes_to_dense":
         return f"{value:.3f} of dense"
     if name == "handing_over_seconds":

@@ -15,19 +15,21 @@ which few differ, ``of`` has these, and the values say which it is: one byte eac
 
 from __future__ import annotations
 
-import copy
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["pack", "unpack"]
+from lightning_sparse_rnn.checkpoints.nested import mapped
 
-_KEY = "lightning_sparse_rnn.packed"
+__all__ = ["KEY", "pack", "unpack"]
+
+#: The entry of a packed checkpoint that has its tensors, and what stands in the place of each.
+KEY = "lightning_sparse_rnn.packed"
 _VERSION = 1
 _INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -52,7 +54,7 @@ def pack(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     pattern that is in the checkpoint, as the masks of a topology are, serves for all tensors whose zeros it has.
     """
     found = _Collector()
-    packed: dict[str, Any] = _mapped(checkpoint, found)
+    packed: dict[str, Any] = mapped(checkpoint, found)
     entries: list[dict[str, Any]] = [{} for _ in found.tensors]
     patterns: dict[int, list[int]] = {}  # by their number of bytes, indices of tensors of bits
     for index, tensor in enumerate(found.tensors):
@@ -62,10 +64,9 @@ def pack(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     for index, tensor in enumerate(found.tensors):
         if not entries[index]:
             entries[index] = _entry(tensor, entries, patterns)
-    size = _bytes(entries)
-    if sum(tensor.nbytes for tensor in found.tensors) > _LARGEST_GAIN * size:
-        return dict(checkpoint)
-    return {**packed, _KEY: {"version": _VERSION, "tensors": entries}}
+    if sum(tensor.nbytes for tensor in found.tensors) > _LARGEST_GAIN * _bytes(entries):
+        entries = [_as_it_is(tensor) for tensor in found.tensors]
+    return {**packed, KEY: {"version": _VERSION, "tensors": entries}}
 
 
 def unpack(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +75,9 @@ def unpack(checkpoint: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, or of a newer version.
     """
-    if _KEY not in checkpoint:
+    if KEY not in checkpoint:
         return checkpoint
-    packed = checkpoint[_KEY]
+    packed = checkpoint[KEY]
     try:
         if packed["version"] != _VERSION:
             raise ValueError(f"it is of version {packed['version']}, which a newer lightning_sparse_rnn has written")
@@ -87,10 +88,10 @@ def unpack(checkpoint: dict[str, Any]) -> dict[str, Any]:
         tensors = [_tensor(entry, entries) for entry in entries]
 
         def put_back(value: Any) -> Any:
-            return tensors[value[_KEY]] if isinstance(value, dict) and value.keys() == {_KEY} else None
+            return tensors[value[KEY]] if isinstance(value, dict) and value.keys() == {KEY} else None
 
-        rest = {name: value for name, value in checkpoint.items() if name != _KEY}
-        unpacked: dict[str, Any] = _mapped(rest, put_back)
+        rest = {name: value for name, value in checkpoint.items() if name != KEY}
+        unpacked: dict[str, Any] = mapped(rest, put_back)
         return unpacked
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, zlib.error) as error:
         raise ValueError(f"The packed checkpoint cannot be unpacked: {error}.") from error
@@ -113,31 +114,12 @@ class _Collector:
         if key not in self._indices:
             self._indices[key] = len(self.tensors)
             self.tensors.append(value)
-        return {_KEY: self._indices[key]}
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return ``value`` with what is in its dicts, lists and tuples changed, where ``change`` gives something else."""
-    changed = change(value)
-    if changed is not None:
-        return changed
-    if isinstance(value, dict):
-        result = copy.copy(value)  # of the same type, and with the attribute that a state_dict has
-        for name, each in value.items():
-            result[name] = _mapped(each, change)
-        return result
-    if type(value) in (list, tuple):
-        return type(value)(_mapped(each, change) for each in value)
-    if isinstance(value, tuple) and hasattr(value, "_make"):
-        return value._make(_mapped(each, change) for each in value)
-    return value
+        return {KEY: self._indices[key]}
 
 
 def _entry(tensor: Tensor, entries: list[dict[str, Any]], patterns: dict[int, list[int]]) -> dict[str, Any]:
     """Pack one tensor; a pattern of zeros that is new goes to the end of ``entries``."""
-    dense = tensor.detach().cpu().contiguous()
-    flat = dense.flatten().view(torch.uint8).numpy().view(_INTEGERS[dense.element_size()])
-    kind = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    flat, kind = _flat(tensor), _kind(tensor)
     signed = tensor.dtype in _FLOATS
     bits = np.packbits((flat << 1 if signed else flat) != 0)  # but for the sign
     count = _count(bits)
@@ -162,6 +144,20 @@ def _entry(tensor: Tensor, entries: list[dict[str, Any]], patterns: dict[int, li
         if negative.any():
             entry["negative"] = torch.from_numpy(np.packbits(negative))
     return entry
+
+
+def _as_it_is(tensor: Tensor) -> dict[str, Any]:
+    return {**_kind(tensor), "values": torch.from_numpy(_flat(tensor).copy())}
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """A tensor's bits in row order, as whole numbers."""
+    dense = tensor.detach().cpu().contiguous()
+    return dense.flatten().view(torch.uint8).numpy().view(_INTEGERS[dense.element_size()])
+
+
+def _kind(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
 
 
 def _tensor(entry: Mapping[str, Any], entries: list[dict[str, Any]]) -> Tensor:
@@ -266,5 +262,5 @@ def _bytes(entries: list[dict[str, Any]]) -> int:
         if isinstance(value, Tensor):
             sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
 
-    _mapped(entries, look)
+    mapped(entries, look)
     return sum(sizes.values())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
 
-from lightning_sparse_rnn.checkpoints.packing import unpack
+from lightning_sparse_rnn.checkpoints.faults import find_fault, has_end
+from lightning_sparse_rnn.checkpoints.nested import mapped
+from lightning_sparse_rnn.checkpoints.packing import KEY, unpack
+from lightning_sparse_rnn.checkpoints.part_files import PartError, read_parts, with_parts
 
 __all__ = ["find_last_good", "load_checkpoint", "peek"]
 
@@ -19,6 +23,9 @@ def find_last_good(folder: str | Path) -> Path | None:
 
     Of the ``*.ckpt`` files that are whole, it is the one after the most optimizer steps; of several, the one written
     last. Files that are not whole are passed over with a warning, and those that hold only weights silently.
+
+    Raises:
+        PartError: of that checkpoint a part is missing or damaged, which no crash does.
     """
     found = []
     for path in Path(folder).glob("*.ckpt"):
@@ -31,7 +38,10 @@ def find_last_good(folder: str | Path) -> Path | None:
     for _, _, path in sorted(found, reverse=True):
         try:
             _check_whole(path)
+            read_parts(peek(path), path)
             return path
+        except PartError:
+            raise
         except ValueError as error:
             _warn_of_passing_over(path, error)
     return None
@@ -40,7 +50,7 @@ def find_last_good(folder: str | Path) -> Path | None:
 def peek(path: Path) -> dict[str, Any]:
     """Open a checkpoint without reading its tensors, or making sure that they are whole.
 
-    Of a compact one the large tensors stay as they are in the file: see ``checkpoints/packing.py``.
+    Of a compact one the large tensors stay as they are in the file, or in its parts: see ``checkpoints/packing.py``.
 
     Raises:
         OSError: there is no such file.
@@ -53,29 +63,46 @@ def load_checkpoint(path: str | Path, *, weights_only: bool = True, map_location
     """Read a checkpoint, and nothing from it but tensors and plain values.
 
     Args:
-        path: a file that a Trainer wrote.
+        path: a file that a Trainer wrote; its parts, if it has any, are beside it.
         weights_only: ``False`` reads other objects too, such as paths and OmegaConf's configs among the
             hyperparameters. Doing so runs whatever code the file holds: only for files whose makers you trust.
-        map_location: where tensors go, as ``torch.load`` has it.
+        map_location: where tensors go, as ``torch.load`` has it. A function places no tensors of a compact checkpoint,
+            which come to the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short or damaged, is no checkpoint of Lightning, or holds other objects, and
-            reading those could run any code.
+            reading those could run any code; or a part of it is missing or damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
     _check_whole(path)
     checkpoint = _read(path, weights_only=weights_only, map_location=map_location)
+    if KEY not in checkpoint:
+        return checkpoint
+    if map_location != "cpu":  # where it is unpacked
+        checkpoint = _read(path, weights_only=weights_only, map_location="cpu")
     try:
-        return unpack(checkpoint)
+        return _placed(unpack(with_parts(checkpoint, path)), map_location)
+    except PartError:
+        raise
     except ValueError as error:
         raise _damaged(path, str(error)) from error
 
 
+def _placed(checkpoint: dict[str, Any], map_location: Any) -> dict[str, Any]:
+    """Move tensors from the CPU to where a location or a table of such has them; a function leaves them there."""
+    to = map_location.get("cpu") if isinstance(map_location, Mapping) else map_location
+    if not isinstance(to, (str, torch.device)):
+        return checkpoint
+    placed: dict[str, Any] = mapped(checkpoint, lambda value: value.to(to) if isinstance(value, Tensor) else None)
+    return placed
+
+
 def _read(path: Path, **options: Any) -> dict[str, Any]:
-    _check_end(path)
+    if not has_end(path):
+        raise _damaged(path, "its end is missing")
     try:
         checkpoint = torch.load(path, **options)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
@@ -93,24 +120,10 @@ def _read(path: Path, **options: Any) -> dict[str, Any]:
     return checkpoint
 
 
-def _check_end(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path, "its end is missing")
-
-
 def _check_whole(path: Path) -> None:
-    """Compare a file's contents with its checksums, which torch does not do when it reads."""
-    _check_end(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                raise ValueError("it is compressed, which torch does not do")
-            checksums = any(record.CRC for record in archive.infolist())  # torch can be told to write none
-            record = archive.testzip() if checksums else None
-    except Exception as error:  # whatever damaged headers make zipfile raise
-        raise _damaged(path, str(error)) from error
-    if record is not None:
-        raise _damaged(path, f"{record} is not what was written")
+    fault = find_fault(path)
+    if fault is not None:
+        raise _damaged(path, fault)
 
 
 def _damaged(path: Path, how: str) -> ValueError:

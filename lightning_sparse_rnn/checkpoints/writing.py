@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,8 +13,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_sparse_rnn.checkpoints.packing import pack, unpack
+from lightning_sparse_rnn.checkpoints.part_files import part_path, remove_parts_of_none, with_parts
+from lightning_sparse_rnn.checkpoints.parts import LEAST_LIMIT, Part, split
 from lightning_sparse_rnn.checkpoints.snapshots import snapshot
-from lightning_sparse_rnn.utilities.whole_files import replacing
+from lightning_sparse_rnn.utilities.whole_files import replacing, sync_folder
 
 __all__ = ["BackgroundCheckpointIO", "WholeFileCheckpointIO"]
 
@@ -31,22 +34,44 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             third of the size of a model at sparsity 0.67. Takes 1 s per 30 million weights. Such files are read by this
             class, whatever its ``compact`` says, by ``load_checkpoint`` and by the commands; to Lightning and torch
             alone they have no weights.
+        max_file_bytes: a compact checkpoint that would be larger has parts of at most so many bytes in files of their
+            own, named ``last.ckpt.<token>.1of3`` and so on, which belong beside it wherever it is copied; its own file
+            has what is small. It takes the old one's place when all its parts are on the disk, and the old one's parts
+            are removed afterwards. Checkpoints that are not local files are one file always.
+
+    Raises:
+        ValueError: ``max_file_bytes`` is too small for a part.
     """
 
-    def __init__(self, compact: bool = False) -> None:
+    def __init__(self, compact: bool = False, max_file_bytes: int = 100_000_000) -> None:
+        if max_file_bytes < LEAST_LIMIT:
+            raise ValueError(f"Expected max_file_bytes of at least {LEAST_LIMIT}, got {max_file_bytes}.")
         self.compact = compact
+        self.max_file_bytes = max_file_bytes
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if self.compact:
             checkpoint = pack(checkpoint)
-        if storage_options is not None or "://" in str(path):
+        if storage_options is not None or _is_elsewhere(path):
             super().save_checkpoint(checkpoint, path, storage_options)
-        else:
-            self.write(lambda file: torch.save(checkpoint, file), Path(path))
+            return
+        entry, parts = split(checkpoint, self.max_file_bytes) if self.compact else (checkpoint, [])
+        self._save_here(entry, parts, Path(path))
+
+    def _save_here(self, entry: dict[str, Any], parts: list[Part], path: Path) -> None:
+        """Write a local checkpoint, its parts first: whichever stands in its place has all of its own at any moment."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for part in parts:
+                self.write(partial(torch.save, part.content()), part_path(path, part.token, part.index, len(parts)))
+            if parts:
+                sync_folder(path.parent)
+            self.write(partial(torch.save, entry), path)
+        finally:
+            remove_parts_of_none(path)
 
     def write(self, content: Callable[[BinaryIO], Any], path: Path) -> None:
         """Write a local file, whole or not at all, by calling ``content`` with it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         # A name that stays the same: what a killed process leaves is written over, and does not fill the disk.
         with replacing(path, path.with_name(f"{path.name}.part"), durable=True) as file:
             content(file)
@@ -55,9 +80,14 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint, compact or not, as Lightning does.
 
         Raises:
-            ValueError: a compact checkpoint is damaged.
+            ValueError: a compact checkpoint is damaged, or lacks a part.
         """
-        return unpack(super().load_checkpoint(path, *args, **options))
+        return unpack(with_parts(super().load_checkpoint(path, *args, **options), path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        super().remove_checkpoint(path)
+        if not _is_elsewhere(path) and Path(path).parent.is_dir():
+            remove_parts_of_none(Path(path))
 
 
 class BackgroundCheckpointIO(WholeFileCheckpointIO):
@@ -71,19 +101,19 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
     the second another, but only if it finds the first: let the names that a `ModelCheckpoint` makes differ.
 
     Args:
-        compact: as for :class:`WholeFileCheckpointIO`.
+        compact, max_file_bytes: as for :class:`WholeFileCheckpointIO`.
 
     Raises:
         OSError: at the next checkpoint or at the Trainer's end, if one could not be written.
     """
 
-    def __init__(self, compact: bool = False) -> None:
-        super().__init__(compact)
+    def __init__(self, compact: bool = False, max_file_bytes: int = 100_000_000) -> None:
+        super().__init__(compact, max_file_bytes)
         self._writer: ThreadPoolExecutor | None = None
         self._writings: list[tuple[str, Future[None]]] = []
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        if storage_options is not None or "://" in str(path):
+        if storage_options is not None or _is_elsewhere(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         self._wait(only_ended=True)
@@ -120,6 +150,10 @@ class BackgroundCheckpointIO(WholeFileCheckpointIO):
         wait(ended)
         for writing in ended:
             writing.result()
+
+
+def _is_elsewhere(path: str | Path) -> bool:
+    return "://" in str(path)
 
 
 def _tell(writing: Future[None]) -> None:

@@ -24,6 +24,7 @@ READ = (
     "chosen",
     "seed",
     "matmul_precision",
+    "compact_checkpoints",
     "sparsity",
     "prune_rate",
     "initial_scale",
@@ -52,7 +53,7 @@ def check_config(config: DictConfig) -> None:
     for name in map(str, config):
         if name not in READ and f"${{{name}" not in written:
             raise ValueError(f"Nothing reads {name}.{near(name, [*READ, *MOVED])}")
-    _check_numbers(config)
+    _check_values(config)
     for name, instead in _OF_THE_RUN.items():
         if name in config.trainer:
             raise ValueError(f"Expected no trainer.{name}: a run makes its own. {instead}")
@@ -69,12 +70,14 @@ def near(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
-def _check_numbers(config: DictConfig) -> None:
+def _check_values(config: DictConfig) -> None:
     """Name the value itself where Lightning and torch, much later, would speak of something else."""
     whole = {"seed": (config.seed, 0), "trainer.max_epochs": (config.trainer.get("max_epochs"), -1)}
     for name, (given, least) in whole.items():
         if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
             raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
+    if not isinstance(config.compact_checkpoints, bool):
+        raise ValueError(f"Expected compact_checkpoints to be true or false, got {config.compact_checkpoints!r}.")
 
 
 def _check_callbacks(callbacks: Any) -> None:

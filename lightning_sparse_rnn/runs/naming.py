@@ -23,7 +23,7 @@ _UNDERSTOOD = ("method", "optimizer", "model.network", "model", "data", "trainer
 # These are values of their own, beside those of the groups.
 _ALSO_ALONE = ("seed", "sparsity", "prune_rate", "initial_scale", "matmul_precision", "name", "output", "init_from")
 # What makes no other run: where it goes, what it is called, and what Hydra does beside.
-_ELSEWHERE = ("output", "name", "hydra", "logger", "data.cache_dir")
+_ELSEWHERE = ("output", "name", "hydra", "logger", "data.cache_dir", "compact_checkpoints")
 
 
 def run_name(overrides: Iterable[str], output: str | None = None, name: str | None = None) -> str:
@@ -118,7 +118,14 @@ def _legible(value: str) -> str:
 
 def old_run_name(overrides: Iterable[str]) -> str:
     """Return the name that versions before this one gave the folder: all overrides, sorted."""
-    elsewhere = ("output=", "hydra.", "hydra/", "trainer.enable_progress_bar=", "callbacks.progress")
+    elsewhere = (
+        "output=",
+        "hydra.",
+        "hydra/",
+        "trainer.enable_progress_bar=",
+        "callbacks.progress",
+        "compact_checkpoints=",
+    )
     parts = sorted(override for override in overrides if not override.lstrip("+~").startswith(elsewhere))
     name = ",".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts) or "default"
     if len(name) > _LONGEST_NAME:

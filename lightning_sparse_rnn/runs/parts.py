@@ -114,11 +114,12 @@ def _data(config: DictConfig, weights: InitialWeights | None) -> Any:
 
 
 def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    compact = config.compact_checkpoints
     trainer: pl.Trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
         logger=make_loggers(config) or False,
-        plugins=[*(instantiate(config.trainer.get("plugins")) or []), WholeFileCheckpointIO()],
+        plugins=[*(instantiate(config.trainer.get("plugins")) or []), WholeFileCheckpointIO(compact)],
         default_root_dir=str(folder),
         # Without one of ours Lightning would show its own.
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -129,5 +130,5 @@ def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> 
             "its test. Leave that out."
         )
     if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
-        trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
+        trainer.strategy.checkpoint_io = BackgroundCheckpointIO(compact)
     return trainer

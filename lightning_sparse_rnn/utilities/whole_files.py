@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["replacing", "write_bytes", "write_csv", "write_json", "write_text"]
+__all__ = ["replacing", "sync_folder", "write_bytes", "write_csv", "write_json", "write_text"]
 
 
 @contextmanager
@@ -46,6 +46,17 @@ def replacing(path: Path, part: Path | None = None, *, durable: bool = False) ->
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk, where the system can be asked for that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

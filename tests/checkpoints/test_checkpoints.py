@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_sparse_rnn import SelfishSparseCallback
-from lightning_sparse_rnn.checkpoints import packing
+from lightning_sparse_rnn.checkpoints import packing, parts
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
 from lightning_sparse_rnn.checkpoints.snapshots import snapshot
@@ -345,7 +345,11 @@ def test_runs_that_save_in_the_background_or_compactly_go_on_exactly_as_the_one_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_SMALLEST", 0)
-    compactly = [WholeFileCheckpointIO(compact=True), BackgroundCheckpointIO(compact=True)]
+    monkeypatch.setattr(parts, "_SMALLEST", 1)
+    monkeypatch.setattr(parts, "_AROUND_A_PART", 8000)
+    compactly = [
+        kind(True, limit) for limit in (10**9, 8192) for kind in (WholeFileCheckpointIO, BackgroundCheckpointIO)
+    ]
     saved, runs, files = tmp_path / "saved", [], []
     for io in (WholeFileCheckpointIO(), BackgroundCheckpointIO(), *compactly):
         shutil.rmtree(saved, ignore_errors=True)
@@ -355,6 +359,7 @@ def test_runs_that_save_in_the_background_or_compactly_go_on_exactly_as_the_one_
     assert len(files[0]) == 7
     for others in files[1:]:
         assert not differences(files[0], others)
+    assert len(list(saved.glob("step=24.ckpt.*"))) > 20
     # Read by a Trainer whose own files are not compact; before and after averaging has begun.
     for step in ("step=8.ckpt", "step=24.ckpt"):
         assert "lightning_sparse_rnn.packed" in torch.load(saved / step, weights_only=True)

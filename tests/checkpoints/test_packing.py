@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from checkpoints_of_every_kind import checkpoint, same, sparse
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_sparse_rnn.checkpoints.packing import _KEY, pack, unpack
+from lightning_sparse_rnn.checkpoints.packing import KEY, pack, unpack
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint, peek
 from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, WholeFileCheckpointIO
 
@@ -23,55 +22,9 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int
 DTYPES += [torch.int64, torch.uint8, torch.bool]
 
 
-def same(one: Any, other: Any) -> None:
-    """Assert that two checkpoints are of the same types and bits."""
-    assert type(one) is type(other)
-    if isinstance(one, Tensor):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        ours, theirs = (each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other))
-        assert torch.equal(ours, theirs)
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        for name in one:
-            same(one[name], other[name])
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other)
-        for pair in zip(one, other, strict=True):
-            same(*pair)
-    else:
-        assert one == other or one != one
-
-
 def size(checkpoint: dict[str, Any], folder: Path) -> int:
     torch.save(checkpoint, folder / "size")
     return (folder / "size").stat().st_size
-
-
-def sparse(*shape: int, density: float = 0.33, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Masked weights, with zeros of both signs, and their mask."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = (torch.rand(shape, generator=generator) < density).float()
-    return torch.randn(shape, generator=generator) * mask, mask
-
-
-def checkpoint(seed: int = 0) -> dict[str, Any]:
-    """One as a sparse run has it after the trigger, with all that is peculiar to it."""
-    torch.manual_seed(seed)
-    weight, mask = sparse(200, 150, seed=seed)
-    weight[mask.nonzero()[0].tolist()] = 0.0  # a weight that has just been born
-    mean = weight * 0.9
-    state = OrderedDict({"weight": mean, "decoder.weight": mean, "bias": torch.randn(150)})
-    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
-    births = torch.full((200, 150), 700, dtype=torch.int32).masked_fill_(torch.rand(200, 150) < 0.2, 1400)
-    return {
-        "state_dict": state,
-        "global_step": 1500,
-        "optimizer_states": [{"state": {0: {"mean": mean, "born": births, "step": torch.tensor(3.0)}}}],
-        "raw": {"weight": weight},
-        "masks": {"bits": torch.from_numpy(np.packbits(mask.bool().numpy())), "float": mask, "bool": mask.bool()},
-        "carried": [(torch.randn(1, 20, 30), None), 4.5, "text", (1, 2)],
-        "empty": torch.empty(0, 3),
-    }
 
 
 def test_what_comes_back_is_what_was_packed(tmp_path: Path) -> None:
@@ -187,7 +140,7 @@ DAMAGES: dict[str, Any] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> None:
     packed = pack(checkpoint())
-    DAMAGES[damage](packed[_KEY])
+    DAMAGES[damage](packed[KEY])
     with pytest.raises(ValueError, match="cannot be unpacked"):
         unpack(packed)
     torch.save(packed, tmp_path / "bad.ckpt")
@@ -197,7 +150,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, damage: str) -> None:
 
 def test_what_would_grow_beyond_measure_is_refused(tmp_path: Path) -> None:
     packed = pack({"state_dict": {"weight": sparse(100, 100)[0]}, "global_step": 1})
-    tensors = packed[_KEY]["tensors"]
+    tensors = packed[KEY]["tensors"]
     tensors += [dict(_first(tensors)) for _ in range(3000)]  # of one pattern and its values
     with pytest.raises(ValueError, match="claims to unpack to"):
         unpack(packed)

@@ -17,7 +17,7 @@ EXPECTED = {
     "optimizer step": {"`torch.optim.SGD(fused=True)`", "`SNTASGD`, before the trigger", "`SNTASGD`, averaging"},
     "topology update": {"deepr", "dsr", "gmp", "granet", "rigl", "selfish, rate 0.8", "set", "snfs"},
     "averages": {"shown", "training weights put back"},
-    "checkpoint": {"sparse, averaging, to go on from", "sparse weight file"},
+    "checkpoint": {"sparse, averaging, to go on from, compact", "sparse weight file"},
     "evaluation of a batch": {"dense: `nn.LSTM`", "`LanguageModel`, sparse or dense"},
     "loading of a batch": {"text on the device", "text in memory, batches moved"},
 }

@@ -22,6 +22,7 @@ REFUSED = {
     "+logger.version=1": r"Expected a logger with a _target_, got version alone\.",
     "seed=one": r"Expected seed to be a whole number of at least 0, got 'one'\.",
     "seed=-1": r"Expected seed to be a whole number of at least 0, got -1\.",
+    "compact_checkpoints=small": r"Expected compact_checkpoints to be true or false, got 'small'\.",
     "trainer.max_epochs=three": r"Expected trainer\.max_epochs to be a whole number of at least -1, got 'three'\.",
 }
 

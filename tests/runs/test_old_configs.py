@@ -57,19 +57,22 @@ def test_another_run_is_another(override: str, key: str) -> None:
     assert any(line.startswith(key) for line in changed)
 
 
-def test_what_a_run_shows_makes_no_other_run() -> None:
-    one = composed("trainer.enable_progress_bar=true")
-    watched = "+callbacks.watch._target_=pytorch_lightning.callbacks.LearningRateMonitor"
-    for override in (
+@pytest.mark.parametrize(
+    "override",
+    [
         "trainer.enable_progress_bar=false",
         "~callbacks.progress",
         "+callbacks.progress.refresh_rate=3",
+        "+callbacks.watch._target_=pytorch_lightning.callbacks.LearningRateMonitor",
         "trainer.log_every_n_steps=1",
         "logger=csv logger.save_dir=here",
         "name=mine",
-        watched,
-    ):
-        assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
+        "compact_checkpoints=true",
+    ],
+)
+def test_what_a_run_shows_or_saves_makes_no_other_run(override: str) -> None:
+    one = composed("trainer.enable_progress_bar=true")
+    assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
 
 
 @pytest.mark.parametrize("config", [{}, {"trainer": "x", "callbacks": 3, "model": None, "logger": []}])
