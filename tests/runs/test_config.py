@@ -108,6 +108,15 @@ def test_overrides_reach_the_parts() -> None:
     assert config.data.root == "/some/folder"
 
 
+def test_models_and_networks_of_ones_own_need_not_take_the_options_for_gpus() -> None:
+    config = composed("model._target_=my.Model", "model.network._target_=my.Network")
+    own = model_config(config, 50)
+    assert not {"cuda_graphs", "fused_cells"} & {*own, *own.network}
+    asked = model_config(composed("model.cuda_graphs=false", "model.network.fused_cells=true"), 50)
+    assert asked.cuda_graphs is False
+    assert asked.network.fused_cells is True
+
+
 def test_run_names_do_not_depend_on_order_or_place() -> None:
     assert run_name(["seed=2", "method=dense", "output=/tmp/x"]) == run_name(["method=dense", "seed=2"])
     assert run_name(["method=dense", "seed=2"]) == "method=dense,seed=2"
