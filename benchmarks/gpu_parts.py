@@ -5,7 +5,6 @@ All take a `Place`. On a CPU nothing is recorded and no cell is fused; there the
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import random
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.epoch_seconds import epoch_seconds
 from benchmarks.models import CLIP, LEARNING_RATE, SPARSITY, WEIGHT_DECAY
 from benchmarks.setting import RECIPE, SMALL, Setting
 from benchmarks.training_step import dense_loop
@@ -30,6 +30,7 @@ from benchmarks.turns import take_turns
 from lightning_sparse_rnn import SNTASGD
 from lightning_sparse_rnn.models import LanguageModel, StackedLSTM
 from lightning_sparse_rnn.models.kernels import cuda_graphs
+from lightning_sparse_rnn.runs.folder import METRICS
 from lightning_sparse_rnn.sparsity import SparseTopology
 
 __all__ = ["PARTS", "Place"]
@@ -214,13 +215,11 @@ def epochs(place: Place) -> dict[str, Any]:
             command = [sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides]
             ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             name = "fused cells" if fused else "cuDNN"
-            found = list(output.glob("*/metrics.csv"))
+            found = list(output.glob(f"*/{METRICS}"))
             if not found:
                 results[name] = {"error": ended.stderr[-2000:]}
                 continue
-            with found[0].open(newline="", encoding="utf-8") as file:
-                ends = [0.0, *(float(row["seconds"]) for row in csv.DictReader(file))]
-            results[name] = {"seconds": [later - earlier for earlier, later in itertools.pairwise(ends)]}
+            results[name] = {"seconds": epoch_seconds(found[0].parent)}
             print(name, results[name], flush=True)
     return results
 

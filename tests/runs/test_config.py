@@ -12,6 +12,8 @@ from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCa
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config, run_name
+from lightning_sparse_rnn.sparsity import sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.rules.allocation import find_allocation
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -56,6 +58,7 @@ def test_every_model_trains_with_every_optimizer(name: str, optimizer: str) -> N
 # Millions of weights as published, and the size of the corpus's vocabulary.
 PUBLISHED_SIZES = {
     "ptb_stacked_lstm": (66.0, 10_000),
+    "ptb_stacked_lstm_best": (51.0, 10_000),
     "ptb_rhn": (23.5, 10_000),
     "ptb_on_lstm": (25.0, 10_000),
     "ptb_awd_lstm": (24.2, 10_000),
@@ -99,6 +102,16 @@ def test_the_papers_stacked_lstm_is_the_papers() -> None:
     weights = sum(parameter.numel() for parameter in model.parameters())
     assert weights == 2 * 10_000 * 1500 + 10_000 + 2 * (4 * 1500 * 3000 + 2 * 4 * 1500)
     assert model.network.dropout.p == 0.65
+
+
+@pytest.mark.parametrize(("name", "live"), [("ptb_stacked_lstm", 21_780_000), ("ptb_stacked_lstm_best", 21_777_000)])
+def test_what_is_to_go_below_the_paper_has_no_more_live_weights(name: str, live: int) -> None:
+    config = composed(f"experiment={name}")
+    with torch.device("meta"):
+        model = instantiate(model_config(config, 10_000), vocab_size=10_000)
+    shapes = {key: tuple(parameter.shape) for key, parameter in sparsifiable_parameters(model).items()}
+    counts = find_allocation(config.method.allocation)(shapes, 1.0 - config.method.sparsity)
+    assert sum(counts.values()) == live <= 21_780_000
 
 
 def test_overrides_reach_the_parts() -> None:
