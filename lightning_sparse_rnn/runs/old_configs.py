@@ -67,7 +67,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
 _RUNS = "lightning_sparse_rnn.runs"
 # How text was read before there was a choice.
 _PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None, "shuffle_parts": None}
-# What models and networks did; graphs and fused cells round in another way, and so make another run.
+# What models and networks did. Graphs and fused cells are not shown to give the same bits, and so make other runs.
 _USUAL_MODEL = {"cuda_graphs": True}
 _USUAL_NETWORK = {"fused_cells": False}
 # How topologies were made before there was a choice.
