@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,8 @@ from typing import Any
 import torch
 
 from benchmarks.epoch_seconds import epoch_seconds, usual
+from benchmarks.side_by_side import COMMAND
+from benchmarks.variant_results import Variant
 from lightning_sparse_rnn.runs.folder import RESULTS
 
 PAPER = "experiment=ptb_stacked_lstm"
@@ -45,32 +46,35 @@ TIED = ("model.network.tied=true", "sparsity=0.573")
 PLACES = tuple(
     f"+model.network.dropout_{place}={rate}" for place, rate in {"input": 0.63, "between": 0.31, "output": 0.69}.items()
 )
-#: By name: what it is, and its overrides. The first is what others are compared with.
-VARIANTS: Mapping[str, tuple[str, Sequence[str]]] = {
-    "base": ("the paper's choices", (PAPER,)),
-    "rate05": ("initial rate 0.5 instead of 0.8", (PAPER, RATE)),
-    "scaled": ("a start scaled by 1/√density", (PAPER, SCALED)),
-    "dropout055": ("dropout 0.55 instead of 0.65", (PAPER, "model.network.dropout=0.55")),
-    "places": ("dropout 0.63 before, 0.31 between and 0.69 after the layers", (PAPER, *PLACES)),
-    "tied": ("one matrix for embedding and decoder", (PAPER, *TIED)),
-    "embedding02": (
-        "density 0.2 in embedding and decoder",
-        (PAPER, "method.allocation={*embedding*: 0.2, *decoder*: 0.2}"),
+VARIANTS = {
+    "base": Variant("the paper's choices", (PAPER,)),
+    "rate05": Variant("initial rate 0.5 instead of 0.8", (PAPER, RATE)),
+    "scaled": Variant("a start scaled by 1/√density", (PAPER, SCALED)),
+    "dropout055": Variant("dropout 0.55 instead of 0.65", (PAPER, "model.network.dropout=0.55")),
+    "places": Variant("dropout 0.63 before, 0.31 between and 0.69 after the layers", (PAPER, *PLACES)),
+    "tied": Variant("one matrix for embedding and decoder", (PAPER, *TIED)),
+    "embedding02": Variant(
+        "density 0.2 in embedding and decoder", (PAPER, "method.allocation={*embedding*: 0.2, *decoder*: 0.2}")
     ),
-    "byaverages": (
-        "pruned by averaged weights",
-        (PAPER, "method._target_=benchmarks.variant_rules.PrunesByAverages"),
+    "byaverages": Variant(
+        "pruned by averaged weights", (PAPER, "method._target_=benchmarks.variant_rules.PrunesByAverages")
     ),
-    "tied_scaled_rate05": ("one matrix, a scaled start, rate 0.5", (PAPER, *TIED, SCALED, RATE)),
-    "best": ("the same, dropouts of each place, learning rate 30", (BEST,)),
-    "best_lr40": ("the same with learning rate 40", (BEST, "optimizer.lr=40")),
-    "best_dropout055": (
-        "the same with learning rate 30 and dropout 0.55 at all places",
+    "parts": Variant("the text in 20 parts, in another order in every epoch", (PAPER, "data.shuffle_parts=20")),
+    "tied_scaled_rate05": Variant("one matrix, a scaled start, rate 0.5", (PAPER, *TIED, SCALED, RATE)),
+    "best": Variant("the same, dropouts of each place, learning rate 30", (BEST,), "tied_scaled_rate05"),
+    "best_lr40": Variant("with learning rate 40", (BEST, "optimizer.lr=40"), "best"),
+    "best_dropout055": Variant(
+        "with dropout 0.55 at all places",
         (BEST, *(f"model.network.dropout_{place}=0.55" for place in ("input", "between", "output"))),
+        "best",
     ),
-    "best_recurrent": (
-        "the same, the matrix of the embedding as sparse as in the paper",
+    "best_recurrent": Variant(
+        "with the one matrix as sparse as in the paper, the recurrent ones denser",
         (BEST, "method.allocation={*embedding*: 0.33}"),
+        "best",
+    ),
+    "best_parts": Variant(
+        "with the text in 20 parts, in another order in every epoch", (BEST, "data.shuffle_parts=20"), "best"
     ),
 }
 _TO_END = 120.0  # seconds that a run which is broken off has for ending by itself
@@ -120,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("There is no GPU here: runs are made on the CPU, where each takes days.", flush=True)
         always = [*SETTING, f"data.root={given.root.resolve()}"]
         runs = {
-            given.output / f"{name}.{seed}": [*always, *VARIANTS[name][1], f"seed={seed}", *given.set]
+            given.output / f"{name}.{seed}": [*always, *VARIANTS[name].overrides, f"seed={seed}", *given.set]
             for seed in given.seeds
             for name in given.variants or VARIANTS
         }
@@ -154,7 +158,7 @@ def run(overrides: Sequence[str], seconds: float | None) -> bool:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    command = [sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides]
+    command = [*COMMAND, *overrides]
     process = subprocess.Popen(command)
     try:
         code = process.wait(seconds)
@@ -171,26 +175,34 @@ def run(overrides: Sequence[str], seconds: float | None) -> bool:
 
 
 def table(folder: Path) -> str:
-    """The finished runs, and how far each is from the paper's choices with its own seed."""
+    """The finished runs, and how far each is from the variant that it stands beside, with its own seed."""
     found = {path.parent.name: _results(path.parent) for path in folder.glob(f"*/{RESULTS}")}
-    lines = [
-        "| name | what | validation perplexity | to the first line, seed by seed | live weights | seconds per epoch |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, (what, _) in VARIANTS.items():
+    head = ("name", "what", "validation", "beside", "difference, seed by seed", "live weights", "seconds per epoch")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, variant in VARIANTS.items():
         seeds = sorted(int(run.rpartition(".")[2]) for run in found if run.rpartition(".")[0] == name)
         if not seeds:
             continue
         own = [found[f"{name}.{seed}"] for seed in seeds]
+        beside = "" if variant.beside == name else variant.beside
         steps = [
-            f"{result['val_ppl'] - found[f'base.{seed}']['val_ppl']:+.2f}"
+            f"{result['val_ppl'] - found[f'{beside}.{seed}']['val_ppl']:+.2f}"
             for seed, result in zip(seeds, own, strict=True)
-            if name != "base" and f"base.{seed}" in found
+            if f"{beside}.{seed}" in found
         ]
         mean = statistics.mean(result["val_ppl"] for result in own)
         live = ", ".join(f"{count:,}" for count in sorted({result["live_weights"] for result in own}))
         epoch = statistics.median(usual(epoch_seconds(folder / f"{name}.{seed}")) for seed in seeds)
-        lines.append(f"| `{name}` | {what} | {mean:.2f} | {', '.join(steps)} | {live} | {epoch:.2f} |")
+        cells = [
+            f"`{name}`",
+            variant.what,
+            f"{mean:.2f}",
+            beside and f"`{beside}`",
+            ", ".join(steps),
+            live,
+            f"{epoch:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

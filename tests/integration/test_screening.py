@@ -35,7 +35,8 @@ def finish(folder: Path, **results: Any) -> None:
 def test_no_variant_has_more_live_weights_than_the_paper(screening: Any) -> None:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         configs = {
-            name: compose("train", [*screening.SETTING, *given]) for name, (_, given) in screening.VARIANTS.items()
+            name: compose("train", [*screening.SETTING, *variant.overrides])
+            for name, variant in screening.VARIANTS.items()
         }
     for name, config in configs.items():
         with torch.device("meta"):
@@ -62,6 +63,7 @@ def test_runs_are_made_once_and_compared(
         return True
 
     monkeypatch.setattr(screening, "run", run_here)
+    monkeypatch.setitem(screening.VARIANTS, "best", screening.Variant("both", (screening.BEST,)))
     command = ["base", "best", "--root", str(text), "--set", *small]
     screening.main(command)
     lines = capsys.readouterr().out.splitlines()[-2:]
@@ -72,8 +74,9 @@ def test_runs_are_made_once_and_compared(
     for name, line, change in zip(made, lines, ("", f"{step:+.2f}"), strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[0] == f"`{name}`"
-        assert cells[2:5] == [f"{made[name]['val_ppl']:.2f}", change, f"{made[name]['live_weights']:,}"]
-        assert float(cells[5]) > 0
+        assert cells[2] == f"{made[name]['val_ppl']:.2f}"
+        assert cells[3:6] == ["`base`" if change else "", change, f"{made[name]['live_weights']:,}"]
+        assert float(cells[6]) > 0
         assert made[name]["averaging_began_epoch"] == 2
     monkeypatch.setattr(screening, "run", None)  # which would fail if it were called
     screening.main(command)
