@@ -21,11 +21,11 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks.epoch_seconds import usual
 from benchmarks.gpu_parts import PARTS, ROOT, Place
 from benchmarks.machine import machine, versions
 
@@ -95,8 +95,8 @@ def verdicts(parts: dict[str, Any]) -> list[str]:
     fused = "recorded, fused cells"
     steps, over = _at(parts, "steps", "milliseconds"), _at(parts, "steps", "over_dense")
     epochs = [_at(parts, "epochs", side, "seconds") for side in ("cuDNN", "fused cells")]
-    # The first epoch warms up.
-    seconds = [median(each[1:]) for each in epochs if each and len(each) > 1]
+    seconds = [usual(each) for each in epochs if each]
+    compact = _at(parts, "epochs", "compact checkpoints", "seconds")
     networks = parts.get("networks", {})
     slower = [_at(networks, name, "recorded_over_before") for name in ("highway", "ordered")]
     ratios = [_at(networks, name, "evaluation_over_training") for name in networks]
@@ -115,7 +115,11 @@ def verdicts(parts: dict[str, Any]) -> list[str]:
     ]
     if steps and "recorded, cuDNN" in steps and fused in steps:
         better = "fused cells" if steps[fused] < steps["recorded, cuDNN"] else "cuDNN"
-        lines.append(f"faster at this size: {better}; fused cells are chosen by `+model.network.fused_cells=true`")
+        lines.append(f"faster at this size: {better}; fused cells are chosen by `model.network.fused_cells=true`")
+    best = [milliseconds for side, milliseconds in (steps or {}).items() if side.startswith("best recipe")]
+    lines.append(f"a training step of the best recipe, ms: {_or_open(min(best, default=None))}")
+    over = usual(compact) / usual(epochs[0]) if compact and epochs[0] else None
+    lines.append(f"an epoch with compact checkpoints over one with dense ones: {_or_open(over)}")
     dropout = parts.get("dropout", {})
     for name, what in (("ours_fresh", "our dropout"), ("cudnn_fresh", "cuDNN's dropout between layers")):
         said = {True: "anew at each replay", False: "NOT anew at each replay", None: "open"}[dropout.get(name)]
@@ -123,6 +127,10 @@ def verdicts(parts: dict[str, Any]) -> list[str]:
     rc = _at(parts, "tests", "rc")
     lines.append(f"tests: {'open' if rc is None else 'pass' if rc == 0 else 'FAIL'}")
     return lines
+
+
+def _or_open(found: float | None) -> str:
+    return "open" if found is None else f"{found:.3g}"
 
 
 def _at(found: Any, *names: str) -> Any:

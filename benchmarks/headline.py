@@ -3,7 +3,7 @@
     python -m benchmarks.headline data.root=FOLDER                       # folder of ptb.train.txt, …
     python -m benchmarks.headline data.root=FOLDER seed=2                # another seed
     python -m benchmarks.headline data.root=FOLDER method=dense          # dense, with the same settings
-    python -m benchmarks.headline data.root=FOLDER +model.network.fused_cells=true
+    python -m benchmarks.headline data.root=FOLDER model.network.fused_cells=true
     python -m benchmarks.headline data.root=FOLDER output=/tmp/runs \
         model.network.embedding_size=64 model.network.hidden_size=64 trainer.max_epochs=2 data.train_lines=500
 

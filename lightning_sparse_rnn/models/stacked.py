@@ -27,13 +27,23 @@ class _Stacked(Network):
         dropout: float = 0.2,
         tied: bool = False,
         fused_cells: bool = False,
+        *,
+        dropout_input: float | None = None,
+        dropout_between: float | None = None,
+        dropout_output: float | None = None,
     ) -> None:
         check_whole(hidden_size=hidden_size, num_layers=num_layers)
-        check_dropouts(dropout=dropout)
+        before = dropout if dropout_input is None else dropout_input
+        between = dropout if dropout_between is None else dropout_between
+        after = dropout if dropout_output is None else dropout_output
+        check_dropouts(dropout=dropout, dropout_input=before, dropout_between=between, dropout_output=after)
         super().__init__(vocab_size, embedding_size, hidden_size, tied)
-        self.dropout = nn.Dropout(dropout)
-        between = dropout if num_layers > 1 else 0.0
-        self.layers = self.layer_type(embedding_size, hidden_size, num_layers, dropout=between)
+        self.dropout = nn.Dropout(before)
+        # One module for both places, as long as they have one rate, so that it can be changed in one place.
+        self.dropout_output = self.dropout if after == before else nn.Dropout(after)
+        self.layers = self.layer_type(
+            embedding_size, hidden_size, num_layers, dropout=between if num_layers > 1 else 0.0
+        )
         self.fused_cells = fused_cells
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
@@ -42,7 +52,7 @@ class _Stacked(Network):
             raw, state = evaluate_layers(self.layers, x, state)
         else:
             raw, state = run_stacked(self.layers, x, state, self.fused_cells)
-        return Output(self.dropout(raw), raw, state)
+        return Output(self.dropout_output(raw), raw, state)
 
 
 class LSTM(_Stacked):
@@ -57,9 +67,12 @@ class LSTM(_Stacked):
         tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
         fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
             With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
+        dropout_input: probability of dropping a feature before the layers; None: `dropout`.
+        dropout_between: the same between layers.
+        dropout_output: the same after the last layer.
 
     Raises:
-        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
+        ValueError: if a size is not positive, a dropout is outside [0, 1), or tied sizes differ.
 
     Examples:
         >>> import torch
@@ -89,9 +102,12 @@ class GRU(_Stacked):
         tied: share one weight between embedding and decoder; needs `embedding_size == hidden_size`.
         fused_cells: on a GPU, run the layers by a product and one kernel of Triton's a time step, and not by cuDNN.
             With `matmul_precision` "high" or "medium" factors of these products have 16 bits. A CPU passes over it.
+        dropout_input: probability of dropping a feature before the layers; None: `dropout`.
+        dropout_between: the same between layers.
+        dropout_output: the same after the last layer.
 
     Raises:
-        ValueError: if a size is not positive, `dropout` is outside [0, 1), or tied sizes differ.
+        ValueError: if a size is not positive, a dropout is outside [0, 1), or tied sizes differ.
 
     Examples:
         >>> import torch
@@ -112,6 +128,9 @@ class GRU(_Stacked):
 class StackedLSTM(LSTM):
     """`LSTM` at the size of the Selfish-RNN paper's first network: 66.0 M weights on the Penn Treebank.
 
+    Args:
+        places: `dropout_input`, `dropout_between` and `dropout_output` of `LSTM`, as are the other arguments.
+
     Examples:
         >>> from lightning_sparse_rnn.models import StackedLSTM
         >>> network = StackedLSTM(vocab_size=50, embedding_size=16, hidden_size=16)  # as small as one likes
@@ -126,5 +145,6 @@ class StackedLSTM(LSTM):
         dropout: float = 0.65,
         tied: bool = False,
         fused_cells: bool = False,
+        **places: float | None,
     ) -> None:
-        super().__init__(vocab_size, embedding_size, hidden_size, num_layers, dropout, tied, fused_cells)
+        super().__init__(vocab_size, embedding_size, hidden_size, num_layers, dropout, tied, fused_cells, **places)

@@ -157,15 +157,11 @@ class SNTASGD(Optimizer):
             self._begin_averages(self.param_groups[-1]["params"])
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
-        self, closure: Callable[[], float] | None = None, *, gradient_factor: float | Tensor | None = None
-    ) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step; a parameter without a gradient stays, and its average counts the step all the same.
 
         Args:
             closure: evaluates the model anew and returns the loss.
-            gradient_factor: what gradients are multiplied by as they are read, such as the factor that clips their
-                norm; a number, or a tensor of one element. ``.grad`` stays as it is.
 
         Raises:
             RuntimeError: a gradient is sparse, or the parameters show their averages.
@@ -178,11 +174,11 @@ class SNTASGD(Optimizer):
         if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in self._all()):
             raise RuntimeError("SNTASGD takes dense gradients only. Make the embedding with `sparse=False`.")
         for group in self.param_groups:
-            self._step_group(group, gradient_factor)
+            self._step_group(group)
         self._shared.steps += 1
         return loss
 
-    def _step_group(self, group: dict[str, Any], factor: float | Tensor | None) -> None:
+    def _step_group(self, group: dict[str, Any]) -> None:
         averaging = self.averaging
         weights = [parameter for parameter in group["params"] if parameter.grad is not None]
         step = Step(
@@ -192,7 +188,6 @@ class SNTASGD(Optimizer):
             [running_sum(self.state[parameter]) for parameter in weights] if averaging else None,
             decay=1.0 - group["lr"] * group["weight_decay"],
             move=group["lr"] if group["maximize"] else -group["lr"],
-            factor=factor,
         )
         take(step, group["foreach"])
         if averaging:

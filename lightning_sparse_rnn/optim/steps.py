@@ -7,7 +7,7 @@ each tensor (:mod:`~lightning_sparse_rnn.optim.steps_triton`).
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,6 @@ class Step:
         sums: running sums to add the new w to, or ``None`` while nothing is averaged.
         decay: 1 − ηλ.
         move: −η, or η to ascend. Like ``decay`` a tensor of one element where η is one.
-        factor: what gradients are multiplied by, such as the factor that clips their norm; ``None`` is 1.
     """
 
     weights: list[Tensor]
@@ -40,7 +39,6 @@ class Step:
     sums: list[Tensor] | None
     decay: Any
     move: Any
-    factor: float | Tensor | None = None
 
 
 def take(step: Step, foreach: bool | None) -> None:
@@ -54,8 +52,6 @@ def take(step: Step, foreach: bool | None) -> None:
             return
     if foreach is None:
         foreach = all(weight.device.type != "cpu" for weight in step.weights)
-    if step.factor is not None:
-        step = replace(step, gradients=list(torch._foreach_mul(step.gradients, step.factor)), factor=None)
     (step_foreach if foreach else step_one_by_one)(step)
 
 
@@ -91,7 +87,7 @@ def step_foreach(step: Step) -> None:
 def step_by_kernel(step: Step, kernels: ModuleType) -> None:
     """One kernel for each tensor, which reads and writes everything once."""
     for weight, gradient, mask, total in zip(*_columns(step), strict=True):
-        kernels.step(weight, gradient, mask, total, step.decay, step.move, step.factor)
+        kernels.step(weight, gradient, mask, total, step.decay, step.move)
 
 
 def _columns(step: Step) -> tuple[list[Tensor], list[Tensor], list[Tensor | None], list[Tensor | None]]:
@@ -104,7 +100,7 @@ def _kernels_for(device: torch.device) -> ModuleType | None:
     """Triton's kernels, if it is there and works on this GPU."""
 
     def launch() -> None:
-        _kernels().step(*torch.ones(2, 1, device=device), None, None, 1.0, -1.0, None)
+        _kernels().step(*torch.ones(2, 1, device=device), None, None, 1.0, -1.0)
 
     return _kernels() if triton_works(device, launch, "SNTASGD takes its steps in several kernels") else None
 

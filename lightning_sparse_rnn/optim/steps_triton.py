@@ -28,14 +28,13 @@ def step(
     total: Tensor | None,
     decay: float | Tensor,
     move: float | Tensor,
-    factor: float | Tensor | None,
 ) -> None:
-    """Set ``weight`` to decay·weight + move·factor·mask·gradient, and add it to ``total``.
+    """Set ``weight`` to decay·weight + move·mask·gradient, and add it to ``total``.
 
-    The three numbers are read from memory where they are tensors of the weight's device, as a CUDA graph needs them
+    The two numbers are read from memory where they are tensors of the weight's device, as a CUDA graph needs them
     that is to be replayed with others. Other numbers compile nothing anew.
     """
-    decay, move, factor = (_number(each, weight.device) for each in (decay, move, 1.0 if factor is None else factor))
+    decay, move = (_number(each, weight.device) for each in (decay, move))
     size = weight.numel()
     _launch(
         _step,
@@ -46,13 +45,11 @@ def step(
         weight if total is None else total,
         decay,
         move,
-        factor,
         size,
         MASKED=mask is not None,
         SUMMED=total is not None,
         DECAY_IN_MEMORY=isinstance(decay, Tensor),
         MOVE_IN_MEMORY=isinstance(move, Tensor),
-        FACTOR_IN_MEMORY=isinstance(factor, Tensor),
         BLOCK=_BLOCK,
     )
 
@@ -77,13 +74,11 @@ def _step(
     total,
     decay,
     move,
-    factor,
     size,
     MASKED: tl.constexpr,
     SUMMED: tl.constexpr,
     DECAY_IN_MEMORY: tl.constexpr,
     MOVE_IN_MEMORY: tl.constexpr,
-    FACTOR_IN_MEMORY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -92,9 +87,7 @@ def _step(
         decay = tl.load(decay).to(tl.float32)
     if MOVE_IN_MEMORY:
         move = tl.load(move).to(tl.float32)
-    if FACTOR_IN_MEMORY:
-        factor = tl.load(factor).to(tl.float32)
-    slope = tl.load(gradient + at, mask=inside).to(tl.float32) * factor
+    slope = tl.load(gradient + at, mask=inside).to(tl.float32)
     if MASKED:
         slope *= tl.load(mask + at, mask=inside).to(tl.float32)
     new = tl.load(weight + at, mask=inside).to(tl.float32) * decay + move * slope

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.runs.naming import check_name, run_name
+from lightning_sparse_rnn.runs.old_configs import without_usual_options
 
 __all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder"]
 
@@ -35,11 +36,12 @@ def chosen() -> dict[str, str | None]:
 
 
 def model_config(config: DictConfig, vocab_size: int) -> Any:
-    """Return the config of a run's model: ``config.model`` with the optimizer.
+    """Return the config of a run's model: ``config.model`` with the optimizer, without options that say the usual.
 
     Where the method is dense and only as large as a sparse one (``weights_of_sparsity``), its network is shrunk.
     """
-    model: Any = OmegaConf.to_container(config.model, resolve=True)
+    given: Any = OmegaConf.to_container(config.model, resolve=True)
+    model = without_usual_options(given)
     if "optimizer" in config:
         model["optimizer"] = OmegaConf.to_container(config.optimizer, resolve=True)
     if "weights_of_sparsity" in config.method:

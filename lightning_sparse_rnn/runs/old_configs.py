@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_sparse_rnn.runs.shown import without_shown
 
-__all__ = ["MOVED", "same_runs", "up_to_date"]
+__all__ = ["MOVED", "same_runs", "up_to_date", "without_usual_options"]
 
 #: Where values went that the command line could change under these names.
 MOVED = {
@@ -31,6 +31,19 @@ def up_to_date(config: Mapping[str, Any]) -> dict[str, Any]:
     return now
 
 
+def without_usual_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config without those options that stand at what was usual before there was a choice.
+
+    So models and networks of one's own need not take them.
+    """
+    bare = {name: value for name, value in model.items() if (name, value) not in _USUAL_MODEL.items()}
+    if isinstance(network := bare.get("network"), Mapping):
+        bare["network"] = {
+            name: value for name, value in network.items() if (name, value) not in _USUAL_NETWORK.items()
+        }
+    return bare
+
+
 def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
@@ -47,6 +60,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     if "_target_" in method:
         method = {**_PLAIN_TOPOLOGY, **method}
     now.pop("compact_checkpoints", None)
+    now["model"] = without_usual_options(_group(now.get("model")))
     now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
     now.pop("name", None)
     if now.get("init_from") is None:
@@ -57,6 +71,9 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
 _RUNS = "lightning_sparse_rnn.runs"
 # How text was read before there was a choice.
 _PLAIN_WORDS = {"tokens": "words", "min_count": 1, "max_vocabulary": None, "shares": None, "shuffle_parts": None}
+# What models and networks did. Graphs and fused cells are not shown to give the same bits, and so make other runs.
+_USUAL_MODEL = {"cuda_graphs": True}
+_USUAL_NETWORK = {"fused_cells": False}
 # How topologies were made before there was a choice.
 _PLAIN_TOPOLOGY = {"gates": None, "initial_scale": "none"}
 _ALWAYS = {

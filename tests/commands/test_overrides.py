@@ -17,6 +17,8 @@ SAID = {
     "method=riggle": r"There is no method=riggle\. Did you mean rigl\? Known: deepr, dense, ",
     "experiment=nothing": r"There is no experiment=nothing\. Known: (?!base)",
     "data.btpt=3": r"There is no data\.btpt\. Did you mean bptt\? In data: .*train_lines",
+    "model.cuda_graph=false": r"There is no model\.cuda_graph\. Did you mean cuda_graphs\?",
+    "model.network.fused_cell=true": r"There is no model\.network\.fused_cell\. Did you mean fused_cells\?",
     "bptt=3": r"There is no bptt\. Did you mean data\.bptt\?",
     "optimizer.betas=[0,1]": r"is added with \+optimizer\.betas=VALUE\. In optimizer: _target_, lr, ",
     "~callbacks.progres": r"There is no callbacks\.progres\. Did you mean progress\?",

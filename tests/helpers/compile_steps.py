@@ -33,6 +33,6 @@ for capability in (80, 90):
     for dtype, masked, summed in product((torch.float32, torch.bfloat16, torch.float16), (True, False), (True, False)):
         weight = torch.ones(4096, dtype=dtype)
         mask, total = weight if masked else None, torch.zeros(4096) if summed else None
-        for decay, move, factor in [(0.9, -0.3, None), (1.0, -1, 0.5), (*torch.rand(2), torch.rand(()))]:
-            steps_triton.step(weight, weight, mask, total, decay, move, factor)
+        for decay, move in [(0.9, -0.3), (1.0, -1), torch.rand(2)]:
+            steps_triton.step(weight, weight, mask, total, decay, move)
     print(capability)

@@ -29,7 +29,7 @@ def test_parts_run_at_toy_size(name: str) -> None:
         assert found["ours_fresh"]
     elif name == "steps":
         assert found["over_dense"]["dense loop, nn.LSTM, fused SGD"] == 1.0
-        assert len(found["milliseconds"]) == 5
+        assert len(found["milliseconds"]) == 7
     elif name == "precision":
         assert max(found["cuDNN, high"].values()) < 1e-6  # a CPU rounds to TF32 nowhere
     elif name == "networks":
@@ -68,15 +68,19 @@ def test_verdicts() -> None:
     from benchmarks.gpu_check import verdicts
 
     nothing = verdicts({})
-    assert sum("open" in line for line in nothing) == 8
+    assert sum("open" in line for line in nothing) == 10
     said = verdicts(
         {
             "dropout": {"ours_fresh": True, "cudnn_fresh": False},
             "steps": {
-                "milliseconds": {"recorded, cuDNN": 5.1, "recorded, fused cells": 3.0},
+                "milliseconds": {"recorded, cuDNN": 5.1, "recorded, fused cells": 3.0, "best recipe, cuDNN": 4.2},
                 "over_dense": {"recorded, cuDNN": 0.9, "recorded, fused cells": 0.8},
             },
-            "epochs": {"cuDNN": {"seconds": [9.0, 7.5, 7.1]}, "fused cells": {"error": "x"}},
+            "epochs": {
+                "cuDNN": {"seconds": [9.0, 7.5, 7.1]},
+                "fused cells": {"error": "x"},
+                "compact checkpoints": {"seconds": [9.0, 7.665]},
+            },
             "networks": {
                 "highway": {"recorded_over_before": 1.1, "evaluation_over_training": 0.4},
                 "ordered": {"recorded_over_before": 0.9, "evaluation_over_training": 0.3},
@@ -90,7 +94,9 @@ def test_verdicts() -> None:
         "an epoch, s: 7.3, asked for at most 7.0 (NOT reached)",
         "RHN and ON-LSTM over their recurrences recorded alone: 1.1, asked for at most 1.0 (NOT reached)",
         "evaluation over training, the largest: 0.4, asked for at most 0.5 (reached)",
-        "faster at this size: fused cells; fused cells are chosen by `+model.network.fused_cells=true`",
+        "faster at this size: fused cells; fused cells are chosen by `model.network.fused_cells=true`",
+        "a training step of the best recipe, ms: 4.2",
+        "an epoch with compact checkpoints over one with dense ones: 1.05",
         "our dropout is drawn: anew at each replay",
         "cuDNN's dropout between layers is drawn: NOT anew at each replay",
         "tests: pass",

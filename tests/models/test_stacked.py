@@ -65,6 +65,34 @@ def test_dropout_before_between_and_after_the_layers():
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
+def test_each_place_can_have_a_dropout_of_its_own():
+    options = {"dropout_input": 0.6, "dropout_between": 0.1, "dropout_output": 0.8}
+    network = StackedLSTM(9, 400, 400, dropout=0.3, **options)
+    assert network.layers.dropout == 0.1
+    read = []
+    network.layers.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    hidden, raw, _ = network(torch.randint(9, (20, 5)))
+    assert (read[0] == 0).float().mean().item() == pytest.approx(0.6, abs=0.02)
+    assert (hidden == 0).float().mean().item() == pytest.approx(0.8, abs=0.02)
+    torch.testing.assert_close(hidden[hidden != 0], raw[hidden != 0] / 0.2)
+
+
+def test_a_place_without_a_dropout_of_its_own_has_the_one_of_all():
+    torch.manual_seed(0)
+    one = GRU(9, 6, 6, dropout=0.3)
+    torch.manual_seed(0)
+    other = GRU(9, 6, 6, dropout=0.5, dropout_input=0.3, dropout_between=0.3, dropout_output=0.3)
+    assert GRU(9, 6, 6, dropout=0.5, dropout_between=0.3).dropout_output.p == 0.5
+    tokens = torch.randint(9, (5, 2))
+    found = []
+    for network in (one, other):
+        torch.manual_seed(1)
+        found.append(network(tokens).hidden)
+    assert torch.equal(*found)
+    one.dropout.p = 0.0  # which then holds for both places that the module is at
+    assert one.dropout_output.p == 0.0
+
+
 def test_tied():
     network = StackedLSTM(9, 4, 4, tied=True)
     assert network.decoder.weight is network.embedding.weight
@@ -77,6 +105,7 @@ def test_tied():
         ({"hidden_size": 3, "tied": True}, "Expected embedding and decoder of one size to tie them, got 4 and 3"),
         ({"num_layers": 0}, "Expected `num_layers` to be a whole number of at least 1, got 0"),
         ({"dropout": 1.0}, r"Expected `dropout` in \[0, 1\), got 1.0"),
+        ({"dropout_output": 1.5}, r"Expected `dropout_output` in \[0, 1\), got 1.5"),
         ({"dropout": 65}, r"Expected `dropout` in \[0, 1\), got 65. Did you mean 0.65\?"),
         ({"vocab_size": 0}, "Expected `vocab_size` to be a whole number of at least 1, got 0"),
     ],

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_sparse_rnn import SNTASGD
 from lightning_sparse_rnn.optim import steps
-from lightning_sparse_rnn.optim.steps import Step, step_by_kernel, step_foreach, step_one_by_one, take
+from lightning_sparse_rnn.optim.steps import Step, step_by_kernel, step_foreach, step_one_by_one
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = [(3, 5), (1,), (7, 300), (2048,), (2, 3, 4)]
@@ -41,11 +40,10 @@ def random_step(dtype: torch.dtype, summed: bool, **numbers: Any) -> Step:
 def by_formula(step: Step) -> tuple[list[Tensor], list[Tensor]]:
     """The new weights and sums, in double precision."""
     weights, sums = [], []
-    factor = 1.0 if step.factor is None else float(step.factor)
     for index, weight in enumerate(step.weights):
         mask = step.masks[index]
         live = 1.0 if mask is None else mask.double()
-        new = float(step.decay) * weight.double() + float(step.move) * factor * step.gradients[index].double() * live
+        new = float(step.decay) * weight.double() + float(step.move) * step.gradients[index].double() * live
         weights.append(new)
         sums.append(new + (0.0 if step.sums is None else step.sums[index].double()))
     return weights, sums
@@ -77,11 +75,11 @@ def test_steps_of_torch(way: Any, summed: bool, dtype: torch.dtype) -> None:
     "numbers",
     [
         {"decay": 0.9, "move": -0.3},
-        {"decay": 1.0, "move": 1, "factor": 0.25},
-        {"decay": torch.tensor(0.9), "move": torch.tensor(-0.3), "factor": torch.tensor(0.5)},
-        {"decay": torch.tensor(0.9, dtype=torch.float64), "move": -0.3, "factor": torch.tensor([0.5])},
+        {"decay": 1.0, "move": 1},
+        {"decay": torch.tensor(0.9), "move": torch.tensor([-0.3])},
+        {"decay": torch.tensor(0.9, dtype=torch.float64), "move": -0.3},
     ],
-    ids=["numbers", "factor", "tensors", "both"],
+    ids=["numbers", "whole numbers", "tensors", "both"],
 )
 def test_steps_by_kernel(numbers: dict[str, Any], summed: bool, dtype: torch.dtype) -> None:
     numbers = {name: value.to(DEVICE) if isinstance(value, Tensor) else value for name, value in numbers.items()}
@@ -99,25 +97,6 @@ def test_the_kernel_is_for_single_precision_laid_out_in_order() -> None:
     assert not takes(weight.double(), weight.double(), None, None)
     assert not takes(weight, torch.ones(4, 3).t(), None, None)
     assert not takes(weight, weight, None, weight.double())
-
-
-@pytest.mark.parametrize("foreach", [None, False, True])
-@pytest.mark.parametrize("factor", [0.25, torch.tensor(0.25)])
-def test_gradients_are_multiplied_as_they_are_read(factor: float | Tensor, foreach: bool | None) -> None:
-    step = random_step(torch.float32, True, decay=0.9, move=-0.3, factor=factor)
-    before = [gradient.clone() for gradient in step.gradients]
-    expected = by_formula(step)
-    take(step, foreach)
-    check(step, expected, torch.float32)
-    assert all(torch.equal(gradient, old) for gradient, old in zip(step.gradients, before, strict=True))
-
-
-def test_a_step_is_told_of_the_factor() -> None:
-    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    weight.grad = torch.tensor([4.0, 8.0])
-    SNTASGD([weight], lr=1.0).step(gradient_factor=0.25)
-    assert weight.tolist() == [0.0, 0.0]
-    assert weight.grad.tolist() == [4.0, 8.0]
 
 
 def test_without_a_working_triton_there_are_no_kernels(

@@ -12,6 +12,8 @@ from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCa
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config
+from lightning_sparse_rnn.sparsity import sparsifiable_parameters
+from lightning_sparse_rnn.sparsity.rules.allocation import find_allocation
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -56,6 +58,7 @@ def test_every_model_trains_with_every_optimizer(name: str, optimizer: str) -> N
 # Millions of weights as published, and the size of the corpus's vocabulary.
 PUBLISHED_SIZES = {
     "ptb_stacked_lstm": (66.0, 10_000),
+    "ptb_stacked_lstm_best": (51.0, 10_000),
     "ptb_rhn": (23.5, 10_000),
     "ptb_on_lstm": (25.0, 10_000),
     "ptb_awd_lstm": (24.2, 10_000),
@@ -101,11 +104,30 @@ def test_the_papers_stacked_lstm_is_the_papers() -> None:
     assert model.network.dropout.p == 0.65
 
 
+@pytest.mark.parametrize(("name", "live"), [("ptb_stacked_lstm", 21_780_000), ("ptb_stacked_lstm_best", 21_777_000)])
+def test_what_is_to_go_below_the_paper_has_no_more_live_weights(name: str, live: int) -> None:
+    config = composed(f"experiment={name}")
+    with torch.device("meta"):
+        model = instantiate(model_config(config, 10_000), vocab_size=10_000)
+    shapes = {key: tuple(parameter.shape) for key, parameter in sparsifiable_parameters(model).items()}
+    counts = find_allocation(config.method.allocation)(shapes, 1.0 - config.method.sparsity)
+    assert sum(counts.values()) == live <= 21_780_000
+
+
 def test_overrides_reach_the_parts() -> None:
     config = composed("method=selfish", "method.sparsity=0.8", "data=folder", "data.root=/some/folder", "seed=7")
     assert config.method.sparsity == 0.8
     assert config.method.seed == config.data.seed == 7
     assert config.data.root == "/some/folder"
+
+
+def test_models_and_networks_of_ones_own_need_not_take_the_options_for_gpus() -> None:
+    config = composed("model._target_=my.Model", "model.network._target_=my.Network")
+    own = model_config(config, 50)
+    assert not {"cuda_graphs", "fused_cells"} & {*own, *own.network}
+    asked = model_config(composed("model.cuda_graphs=false", "model.network.fused_cells=true"), 50)
+    assert asked.cuda_graphs is False
+    assert asked.network.fused_cells is True
 
 
 def test_configs_are_where_the_package_looks() -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import yaml
 from files_of_before import BEFORE, COMMAND, RESTARTS
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import differences
-from lightning_sparse_rnn.runs.old_configs import same_runs, up_to_date
+from lightning_sparse_rnn.runs.old_configs import (
+    _USUAL_MODEL,
+    _USUAL_NETWORK,
+    same_runs,
+    up_to_date,
+    without_usual_options,
+)
 
 OLD = yaml.safe_load((BEFORE / "finished" / "config.yaml").read_text())
 
@@ -44,6 +52,8 @@ def test_todays_command_is_the_run_of_then(restarts: str) -> None:
     [
         ("optimizer.lr=4", "optimizer.lr: 5.0, now 4"),
         ("callbacks.averaging.restart_at=[0.75]", "callbacks.averaging.restart_epochs: [2], now [3]"),
+        ("model.cuda_graphs=false", "model.cuda_graphs: absent, now False"),
+        ("model.network.fused_cells=true", "model.network.fused_cells: absent, now True"),
         ("callbacks.best.monitor=val_ppl", "callbacks.best.monitor: val_loss, now val_ppl"),
         ("data.shuffle_parts=20", "data.shuffle_parts: None, now 20"),
         ("~callbacks.averaging", "callbacks.averaging"),
@@ -73,6 +83,32 @@ def test_another_run_is_another(override: str, key: str) -> None:
 def test_what_a_run_shows_or_saves_makes_no_other_run(override: str) -> None:
     one = composed("trainer.enable_progress_bar=true")
     assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
+
+
+def test_usual_options_of_a_model_are_those_of_runs_without_them() -> None:
+    assert "cuda_graphs" not in OLD["model"]
+    now = composed("callbacks.averaging.restart_at=[0.5]")["model"]
+    assert now["cuda_graphs"] is True
+    assert now["network"]["fused_cells"] is False
+    assert without_usual_options(now) == {k: v for k, v in OLD["model"].items() if k != "optimizer"}
+
+
+@pytest.mark.parametrize("name", ["stacked_lstm", "gru", "awd_lstm", "awd_lstm_mos", "on_lstm", "rhn"])
+def test_usual_options_are_the_defaults_of_their_classes(name: str) -> None:
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        model: Any = OmegaConf.to_container(compose("train", [f"model={name}"]).model)
+    for usual, given in ((_USUAL_MODEL, model), (_USUAL_NETWORK, model["network"])):
+        takes = _arguments(get_class(given["_target_"]))
+        assert set(usual) & set(given) == set(usual) & set(takes)  # where a class takes one, it needs no + to be given
+        for key in set(usual) & set(takes):
+            assert given[key] == takes[key].default == usual[key]
+
+
+def _arguments(kind: type) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
+    for each in reversed(kind.__mro__):
+        found |= inspect.signature(each).parameters if "__init__" in vars(each) else {}
+    return found
 
 
 @pytest.mark.parametrize("config", [{}, {"trainer": "x", "callbacks": 3, "model": None, "logger": []}])
