@@ -118,10 +118,10 @@ def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
 
 
 def held_bytes(module: nn.Module) -> int:
-    """Bytes of a module's parameters and buffers, shared ones counted once."""
+    """Bytes of a module's parameters and buffers, shared ones counted once, and of the CSR matrices made of them."""
     tensors = [*module.parameters(), *module.buffers()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+    return sum(storages.values()) + sum(part.csr_bytes for part in module.modules() if isinstance(part, Packed))
 
 
 def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
