@@ -23,6 +23,8 @@ ROWS, SPARE = 16, 64
 _DENSEST = 0.6
 #: With fewer weights than this, a call of torch's product takes no longer, measured for layers of 32 to 400 features.
 SMALLEST = 1 << 18
+# With fewer rows than this, so much of a group of 16, or of what a call costs, is lost that dense products are faster.
+_FEWEST_ROWS = 128
 # Below this density, and for so many vectors, torch's products with CSR matrices were measured to be faster.
 _CSR_DENSITY, _CSR_VECTORS = 0.11, (12, 256)
 
@@ -200,8 +202,11 @@ class PackedRows:
 
 
 def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
-    """Whether a weight has so many zeros, and is so large, that packing it saves memory and time."""
-    if weight.dim() != 2 or weight.numel() < smallest:
+    """Whether a weight has so many zeros, and is so large, that packing it saves memory and time.
+
+    One of few rows is not, unless ``smallest`` asks for weights of as few positions.
+    """
+    if weight.dim() != 2 or weight.numel() < smallest or weight.size(0) < min(_FEWEST_ROWS, smallest):
         return False
     return torch.count_nonzero(weight).item() <= _DENSEST * weight.numel()
 
