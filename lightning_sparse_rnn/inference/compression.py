@@ -56,8 +56,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
         module: of float32 weights on the CPU.
         dtype: of the packed values; ``None`` keeps float32. ``torch.bfloat16`` rounds them to the nearest, and
             ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32.
-        smallest: weights of fewer positions stay dense, and so do, unless it is below 128, those of fewer than 128 rows.
-            Below the default, products are as fast dense, and packing them saves memory alone.
+        smallest: weights of fewer positions stay dense, and so do, unless it is below 128, those of fewer than 128
+            rows. Below the default, products are as fast dense, and packing them saves memory alone.
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.

@@ -31,7 +31,8 @@ template <class T> std::vector<T> read(const std::string& name) {
 int main(int, char** given) {
   const std::string folder = given[1];
   const int kind = std::stoi(given[2]), rows = std::stoi(given[3]), columns = std::stoi(given[4]);
-  const auto x = read<float>(folder + "/x"), scales = read<float>(folder + "/scales"), bias = read<float>(folder + "/bias");
+  const auto x = read<float>(folder + "/x"), bias = read<float>(folder + "/bias");
+  const auto scales = read<float>(folder + "/scales");
   const auto masks = read<uint16_t>(folder + "/masks");
   const auto values = read<char>(folder + "/values");
   const auto starts = read<int64_t>(folder + "/starts");
