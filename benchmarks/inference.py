@@ -176,10 +176,7 @@ def _networks(given: argparse.Namespace) -> None:
                 }
                 layers = {nn.Linear, nn.LSTM, nn.GRU}
                 sides["dynamic int8"] = torch.ao.quantization.quantize_dynamic(_plain(network), layers)
-            held = [held_bytes(side) / held_bytes(network) for side in list(sides.values())[2:-1]]
-            sizes.append(
-                [what, f"{density}", f"{held_bytes(network) / 1e6:.1f} MB", *(f"{share:.3f}" for share in held)]
-            )
+            held = _shares(network, sides)
             for batch in (1, 4, 20):
                 runs = {name: _generator(side, batch) for name, side in sides.items()}
                 times = take_turns(runs, given.repeats if batch == 1 else given.repeats // 2, given.threads)
@@ -192,10 +189,19 @@ def _networks(given: argparse.Namespace) -> None:
                     *(f"{ratio(times, n):.2f}" for n in columns),
                 ]
                 print("| " + " | ".join(cells) + " |", flush=True)
+            # Twenty vectors may have made CSR matrices, which are kept.
+            after = _shares(network, sides)
+            shares = [f"{a:.3f}" if a == b else f"{a:.3f}, then {b:.3f}" for a, b in zip(held, after, strict=True)]
+            sizes.append([what, f"{density}", f"{held_bytes(network) / 1e6:.1f} MB", *shares])
     print("\n| network | density | dense, held | " + " | ".join(columns[1:-1]) + " |")
     print("|---" * (3 + len(VALUES)) + "|")
     for row in sizes:
         print("| " + " | ".join(row) + " |")
+
+
+def _shares(network: Network, sides: Mapping[str, nn.Module]) -> list[float]:
+    """Bytes that the packed sides hold, over those of the dense network."""
+    return [held_bytes(sides[f"packed {name}"]) / held_bytes(network) for name in VALUES]
 
 
 def sparse(network: Network, density: float) -> Network:

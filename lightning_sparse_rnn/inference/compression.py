@@ -56,8 +56,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
         module: of float32 weights on the CPU.
         dtype: of the packed values; ``None`` keeps float32. ``torch.bfloat16`` rounds them to the nearest, and
             ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32.
-        smallest: weights of fewer positions stay dense. Below the default, products are as fast dense, and packing them
-            saves memory alone.
+        smallest: weights of fewer positions stay dense, and so do, unless it is below 128, those of fewer than 128
+            rows. Below the default, products are as fast dense, and packing them saves memory alone.
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.
@@ -118,10 +118,10 @@ def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
 
 
 def held_bytes(module: nn.Module) -> int:
-    """Bytes of a module's parameters and buffers, shared ones counted once."""
+    """Bytes of a module's parameters and buffers, shared ones counted once, and of the CSR matrices made of them."""
     tensors = [*module.parameters(), *module.buffers()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+    return sum(storages.values()) + sum(part.csr_bytes for part in module.modules() if isinstance(part, Packed))
 
 
 def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.inference.packing import Packed
+from lightning_sparse_rnn.inference.packing import Packed, PackedRows
 from lightning_sparse_rnn.models.kernels.linear import linear
 
 __all__ = ["PackedEmbedding", "PackedLayer", "PackedLinear", "product"]
@@ -99,6 +99,12 @@ class PackedLinear(PackedLayer):
         """Map ``x`` (..., in_features) to (..., out_features)."""
         self.check_input(x)
         return product(x, self.weight_of("weight"), self.bias)
+
+    def some_rows(self) -> PackedRows:
+        """The weight's rows, for losses that take some of them at a time."""
+        weight = self.weight_of("weight")
+        assert isinstance(weight, Packed)  # else it would not be a layer of this kind
+        return weight.some_rows()
 
 
 class PackedEmbedding(PackedLayer):

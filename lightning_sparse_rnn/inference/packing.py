@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.inference.build import Kernel, kernel
 from lightning_sparse_rnn.inference.operators import KINDS, packed_linear, packed_recurrence, packed_rows
 
-__all__ = ["SMALLEST", "Packed", "pack", "worth_packing"]
+__all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "worth_packing"]
 
 # Rows that are packed together, and values that the kernel may read beyond the last one.
 ROWS, SPARE = 16, 64
@@ -23,6 +23,8 @@ ROWS, SPARE = 16, 64
 _DENSEST = 0.6
 #: With fewer weights than this, a call of torch's product takes no longer, measured for layers of 32 to 400 features.
 SMALLEST = 1 << 18
+# With fewer rows than this, so much of a group of 16, or of what a call costs, is lost that dense products are faster.
+_FEWEST_ROWS = 128
 # Below this density, and for so many vectors, torch's products with CSR matrices were measured to be faster.
 _CSR_DENSITY, _CSR_VECTORS = 0.11, (12, 256)
 
@@ -72,8 +74,14 @@ class Packed(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, without those of :meth:`linear`'s CSR matrix."""
-        return sum(part.nbytes for part in self.buffers())
+        """Bytes held, with those of :meth:`linear`'s CSR matrix once it is made."""
+        return sum(part.nbytes for part in self.buffers()) + self.csr_bytes
+
+    @property
+    def csr_bytes(self) -> int:
+        """Bytes of the CSR matrix, 0 before it is made."""
+        csr = self._csr
+        return 0 if csr is None else csr.values().nbytes + csr.col_indices().nbytes + csr.crow_indices().nbytes
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x·weightᵀ + bias, (..., rows), for ``x`` (..., columns) of float32 on the CPU.
@@ -107,6 +115,11 @@ class Packed(nn.Module):
         self._check_unchanged()
         flat = indices.reshape(-1)
         return packed_rows(flat, *self._parts, *self.shape).view(*indices.shape, self.shape[1])
+
+    def some_rows(self) -> PackedRows:
+        """All rows, of which slices can be taken."""
+        self._check_unchanged()
+        return PackedRows(self._parts, self.shape[0])
 
     def dense(self) -> Tensor:
         """Return the weight with its zeros, float32; values of int8 times their scales."""
@@ -165,9 +178,35 @@ class Packed(nn.Module):
         self._remember()  # a copy counts its changes anew
 
 
+class PackedRows:
+    """Rows of a packed weight that make products by themselves; slices begin at a multiple of 16. Nothing is copied."""
+
+    def __init__(self, parts: tuple[Tensor, Tensor, Tensor, Tensor | None], rows: int) -> None:
+        self._parts, self._rows = parts, rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, part: slice) -> PackedRows:
+        start, stop, step = part.indices(self._rows)
+        if step != 1 or start % ROWS:
+            raise IndexError(f"Expected rows from a multiple of {ROWS} on, one after the other, got {part}.")
+        masks, values, starts, scales = self._parts
+        groups = slice(start // ROWS, -(-stop // ROWS))
+        of_rows = None if scales is None else scales[start:stop]
+        return PackedRows((masks[groups], values, starts[groups], of_rows), max(0, stop - start))
+
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x·rowsᵀ + bias, (vectors, rows), for ``x`` (vectors, columns)."""
+        return packed_linear(x, *self._parts, bias, self._rows)
+
+
 def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
-    """Whether a weight has so many zeros, and is so large, that packing it saves memory and time."""
-    if weight.dim() != 2 or weight.numel() < smallest:
+    """Whether a weight has so many zeros, and is so large, that packing it saves memory and time.
+
+    One of few rows is not, unless ``smallest`` asks for weights of as few positions.
+    """
+    if weight.dim() != 2 or weight.numel() < smallest or weight.size(0) < min(_FEWEST_ROWS, smallest):
         return False
     return torch.count_nonzero(weight).item() <= _DENSEST * weight.numel()
 

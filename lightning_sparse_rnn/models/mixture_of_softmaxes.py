@@ -15,6 +15,9 @@ from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["AWDLSTMMoS"]
 
+# For so many latents, packed weights were measured to multiply as fast as dense ones.
+_LENT = 1024
+
 
 class AWDLSTMMoS(AWDLSTM):
     """`AWDLSTM` whose output is a mixture of several softmaxes over one decoder.
@@ -73,7 +76,12 @@ class AWDLSTMMoS(AWDLSTM):
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)
         rows = latent.flatten(0, -3), log_prior.flatten(0, -2)
-        return mixture_loss(*rows, self.decoder.weight, self.decoder.bias, targets.flatten())
+        # A decoder of packed weights lends its rows. Reading `weight` lays all of them out anew, which many rows repay.
+        lend: Any = getattr(self.decoder, "some_rows", None)
+        products_alone = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        lent = lend is not None and products_alone and len(rows[0]) * self.experts <= _LENT
+        weight = lend() if lent else self.decoder.weight
+        return mixture_loss(*rows, weight, self.decoder.bias, targets.flatten())
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)

@@ -154,6 +154,37 @@ def test_what_does_not_pay_stays_dense_and_the_module_stays_as_it_is() -> None:
     assert torch.allclose(packed(x), module(x), atol=1e-3)
 
 
+def test_weights_of_few_rows_stay_dense_unless_small_ones_are_asked_for() -> None:
+    flat = sparse(nn.Sequential(nn.Linear(3000, 127), nn.Linear(3000, 128)))
+    assert [isinstance(layer, PackedLayer) for layer in compress(flat)] == [False, True]
+    assert all(isinstance(layer, PackedLayer) for layer in small(flat))
+
+
+def test_many_vectors_in_inference_mode_compiled_exported_and_not_contiguous() -> None:
+    layer = sparse(nn.Linear(300, 200))
+    packed, x = small(layer), torch.randn(300, 400).t()
+    with torch.inference_mode():
+        assert close(packed(x), layer(x))
+        assert close(packed(x[::3, :]), layer(x[::3, :]))
+    with torch.no_grad():
+        x = x.contiguous()
+        made = (torch.compile(packed, backend="eager"), torch.export.export(packed, (x,)).module())
+        assert all(module(x).equal(packed(x)) for module in made)
+
+
+def test_the_loss_of_a_mixture_by_packed_rows_is_that_of_the_rows() -> None:
+    network = sparse(AWDLSTMMoS(1500, 24, 30, last_size=28, experts=3))
+    for dtype in (None, torch.int8):
+        packed, again = small(network, dtype), copy.deepcopy(network)
+        with torch.no_grad():
+            again.decoder.weight.copy_(packed.decoder.weight)
+            tokens, targets = torch.randint(1500, (2, 5, 3))
+            hidden = network(tokens).hidden
+            for name in ("latent", "prior"):
+                setattr(packed, name, getattr(again, name))
+            assert torch.allclose(packed.loss(hidden, targets), again.loss(hidden, targets), atol=1e-5)
+
+
 def test_a_layer_with_some_weights_packed() -> None:
     layers = sparse(nn.LSTM(20, 30))
     with torch.no_grad():

@@ -17,9 +17,11 @@ from lightning_sparse_rnn.inference.packing import Packed, _pack, pack
 
 pytestmark = pytest.mark.usefixtures("_kernel")
 DTYPES = list(KINDS)
-#: A last group that is not full, columns that are no multiple of four, and fewer rows than a group.
-SHAPES = [(37, 101), (64, 48), (5, 7), (16, 1), (1, 300)]
-VECTORS = [1, 2, 3, 4, 5, 6, 7, 12, 13, 20, 24, 25, 61, 250]
+#: A last group that is not full, columns that are no multiple of four, fewer rows than a group, and more
+#: rows and columns than are expanded at once.
+SHAPES = [(37, 101), (64, 48), (5, 7), (16, 1), (1, 300), (300, 261)]
+#: Those around the widths of tiles, and around what is done at once.
+VECTORS = [1, 2, 3, 4, 5, 6, 7, 12, 13, 20, 24, 25, 61, 250, 384, 385]
 
 
 def weight(rows: int, columns: int, density: float = 0.33) -> Tensor:
@@ -128,7 +130,9 @@ def test_products_by_csr_are_the_same(vectors: int) -> None:
     dense, bias = weight(300, 200, 0.05), torch.randn(300)
     packed, x = pack(dense), torch.randn(vectors, 200)
     assert torch.allclose(packed.linear(x, bias), torch.nn.functional.linear(x, dense, bias), atol=1e-4)
-    assert packed._csr is not None
+    values = int(torch.count_nonzero(dense))
+    assert packed.csr_bytes == 8 * values + 4 * 301
+    assert packed.nbytes == pack(dense).nbytes + packed.csr_bytes
 
 
 def test_values_that_are_not_finite_act_as_in_a_dense_product() -> None:
@@ -148,6 +152,18 @@ def test_rows(dtype: torch.dtype) -> None:
     for wrong in (-1, 37):
         with pytest.raises(IndexError, match="Expected indices from 0 to 36"):
             packed.rows(torch.tensor([wrong]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_some_rows_make_their_part_of_a_product(dtype: torch.dtype) -> None:
+    packed, bias, x = pack(weight(77, 101), dtype), torch.randn(77), torch.randn(30, 101)
+    whole, rows = packed.linear(x, bias), packed.some_rows()
+    for part in (slice(0, 77), slice(0, 16), slice(16, 48), slice(64, 99), slice(32, 32)):
+        assert torch.allclose(rows[part].linear(x, bias[part]), whole[:, part], atol=1e-5)
+        assert len(rows[part]) == len(bias[part])
+    for wrong in (slice(5, 20), slice(0, 20, 2)):
+        with pytest.raises(IndexError, match="Expected rows from a multiple of 16 on"):
+            rows[wrong]
 
 
 def test_weights_that_were_changed_are_refused() -> None:

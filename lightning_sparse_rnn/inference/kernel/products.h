@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 
 #include "lanes.h"
 
@@ -18,8 +19,9 @@ namespace {
 
 // So many bytes ahead of what is read, values are fetched from memory.
 constexpr int AHEAD = 1024;
-// Of many vectors, so many tiles are multiplied with so many columns before the next ones are.
-constexpr int64_t TILES = 16, COLUMNS = 128;
+// Of many vectors: so many columns of so many groups are expanded at once, into 256 KB, and multiplied with so many
+// vectors, whose sums take 384 KB. Every thread has memory of this size.
+constexpr int64_t COLUMNS = 256, BLOCK = 16, VECTORS = 384;
 
 // Reads a group's weights, column by column or four columns at a time. Where the four begin is counted from one word of
 // 64 bits, so that none has to wait for the one before.
@@ -55,6 +57,13 @@ struct Group {
     use(3, expand(values + __builtin_popcountll(bits & 0xffffffffffff), masks[3]));
     values += __builtin_popcountll(bits);
     masks += 4;
+  }
+  // The next columns, `apart` numbers from one to the next.
+  void next(int64_t columns, float* to, int64_t apart) {
+    int64_t column = 0;
+    for (; column + 4 <= columns; column += 4)
+      four([&](int i, const Lanes& weights) __attribute__((always_inline)) { store(to + (column + i) * apart, weights); });
+    for (; column < columns; ++column) store(to + column * apart, one());
   }
 };
 
@@ -139,61 +148,100 @@ void few(const float* x, const Group<T>& weight, const int64_t* starts, const Sh
   }
 }
 
-// Many vectors. Some columns of some groups are expanded into the processor's nearest cache, and multiplied with TILE
-// vectors after the other TILE vectors.
+// Many vectors. Some columns of some groups are expanded into the processor's cache, once for all vectors, and
+// multiplied with one tile of vectors after the other.
 
-template <int TILE>
-INLINE void tile(const float* weights, const float* x, int64_t columns, float* sums) {
-  Lanes sum[GROUPS][TILE];
+// sums (GROUPS, WIDTH, 16) += weights (columns, GROUPS, 16) times WIDTH vectors, `apart` numbers from one to the next.
+template <int WIDTH>
+INLINE void tile(const float* weights, const float* x, int64_t apart, int64_t columns, float* sums) {
+  Lanes sum[GROUPS][WIDTH];
   UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < TILE; ++i) sum[g][i] = load(sums + (g * TILE + i) * LANES);
+    UNROLLED for (int i = 0; i < WIDTH; ++i) sum[g][i] = load(sums + (g * WIDTH + i) * LANES);
   }
-  for (int64_t column = 0; column < columns; ++column, weights += GROUPS * LANES, x += TILE) {
+  for (int64_t column = 0; column < columns; ++column, weights += GROUPS * LANES, ++x) {
     Lanes of_column[GROUPS];
     UNROLLED for (int g = 0; g < GROUPS; ++g) of_column[g] = load(weights + g * LANES);
-    UNROLLED for (int i = 0; i < TILE; ++i) {
-      UNROLLED for (int g = 0; g < GROUPS; ++g) sum[g][i] = multiply_add(of_column[g], x[i], sum[g][i]);
+    UNROLLED for (int i = 0; i < WIDTH; ++i) {
+      const float number = x[i * apart];
+      UNROLLED for (int g = 0; g < GROUPS; ++g) sum[g][i] = multiply_add(of_column[g], number, sum[g][i]);
     }
   }
   UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < TILE; ++i) store(sums + (g * TILE + i) * LANES, sum[g][i]);
+    UNROLLED for (int i = 0; i < WIDTH; ++i) store(sums + (g * WIDTH + i) * LANES, sum[g][i]);
   }
+}
+
+// Vectors are shared out evenly: a tile has as many as the next one, or one more.
+struct Tiles {
+  static constexpr int WIDTH = WIDEST / GROUPS;
+  int64_t vectors, count = (vectors + WIDTH - 1) / WIDTH;
+  int64_t first(int64_t t) const { return vectors * t / count; }
+  int width(int64_t t) const { return int(first(t + 1) - first(t)); }
+};
+
+// One tile with all panels of expanded weights; its sums stand one panel after the other.
+template <int W = Tiles::WIDTH>
+void multiply_tile(int width, const float* weights, int64_t panels, const float* x, int64_t apart, int64_t columns,
+              float* sums) {
+  if constexpr (W > 0) {
+    if (width < W) return multiply_tile<W - 1>(width, weights, panels, x, apart, columns, sums);
+    for (int64_t p = 0; p < panels; ++p)
+      tile<W>(weights + p * COLUMNS * GROUPS * LANES, x, apart, columns, sums + p * GROUPS * W * LANES);
+  }
+}
+
+// Numbers that begin with a line of the cache, which holds 16.
+struct Free {
+  void operator()(float* numbers) const { ::operator delete[](numbers, std::align_val_t(64)); }
+};
+using Numbers = std::unique_ptr<float[], Free>;
+Numbers numbers(int64_t count) {
+  return Numbers(static_cast<float*>(::operator new[](count * sizeof(float), std::align_val_t(64))));
+}
+
+// The groups from `begin` to `end`. `expanded` and `sums` are memory to work in.
+template <class T>
+void many_of(const float* x, const Group<T>& weight, const int64_t* starts, const Shape& shape, int64_t begin,
+             int64_t end, float* expanded, float* sums, const Output& output) {
+  const Tiles tiles{shape.vectors};
+  const int64_t panels = (end - begin + GROUPS - 1) / GROUPS, of_vector = panels * GROUPS * LANES;
+  Group<T> groups[BLOCK];
+  for (int64_t g = 0; g < panels * GROUPS; ++g) {
+    const int64_t there = std::min(begin + g, end - 1);
+    groups[g] = {weight.values + starts[there], weight.masks + there * shape.columns};
+  }
+  std::fill_n(sums, shape.vectors * of_vector, 0.0f);
+  for (int64_t column = 0; column < shape.columns; column += COLUMNS) {
+    const int64_t count = std::min(COLUMNS, shape.columns - column);
+    for (int64_t g = 0; g < panels * GROUPS; ++g)
+      groups[g].next(count, expanded + (g / GROUPS * COLUMNS * GROUPS + g % GROUPS) * LANES, GROUPS * LANES);
+    for (int64_t t = 0; t < tiles.count; ++t)
+      multiply_tile(tiles.width(t), expanded, panels, x + tiles.first(t) * shape.columns + column, shape.columns, count,
+               sums + tiles.first(t) * of_vector);
+  }
+  for (int64_t t = 0; t < tiles.count; ++t)
+    for (int i = 0; i < tiles.width(t); ++i)
+      for (int64_t g = 0; begin + g < end; ++g)
+        output.write(begin + g, tiles.first(t) + i,
+                     load(sums + tiles.first(t) * of_vector + (g * tiles.width(t) + i) * LANES));
 }
 
 template <class T>
 void many(const float* x, const Group<T>& weight, const int64_t* starts, const Shape& shape, const Output& output,
           int threads) {
-  constexpr int TILE = WIDEST / GROUPS;
-  const int64_t tiles = (shape.vectors + TILE - 1) / TILE, size = TILE * shape.columns;
-  std::unique_ptr<float[]> turned(new float[tiles * size]);
-  for (int64_t t = 0; t < tiles; ++t) turn(x, shape, t * TILE, TILE, turned.get() + t * size);
-  const int64_t groups = shape.groups();
+  const int64_t groups = shape.groups(), most = std::min(shape.vectors, VECTORS);
+  // Every thread gets some, and whole panels.
+  const int64_t block = std::min(BLOCK, (groups / threads + GROUPS) / GROUPS * GROUPS);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    std::unique_ptr<float[]> expanded(new float[COLUMNS * GROUPS * LANES]), sums(new float[TILES * WIDEST * LANES]);
-    for (int64_t first = 0; first < tiles; first += TILES) {
-      const int64_t last = std::min(tiles, first + TILES);
+    const Numbers expanded = numbers(BLOCK * LANES * COLUMNS), sums = numbers(BLOCK * LANES * most);
+    for (int64_t first = 0; first < shape.vectors; first += VECTORS) {
+      const Shape here{std::min(VECTORS, shape.vectors - first), shape.rows, shape.columns};
+      const Output to{output.y + first * shape.rows, shape.rows, output.scales, output.bias};
 #pragma omp for schedule(static)
-      for (int64_t group = 0; group < groups; group += GROUPS) {
-        Group<T> here[GROUPS];
-        for (int64_t g = 0; g < GROUPS; ++g) {
-          const int64_t there = std::min(group + g, groups - 1);
-          here[g] = {weight.values + starts[there], weight.masks + there * shape.columns};
-        }
-        std::fill_n(sums.get(), TILES * WIDEST * LANES, 0.0f);
-        for (int64_t column = 0; column < shape.columns; column += COLUMNS) {
-          const int64_t count = std::min(COLUMNS, shape.columns - column);
-          for (int g = 0; g < GROUPS; ++g)
-            for (int64_t c = 0; c < count; ++c) store(expanded.get() + (c * GROUPS + g) * LANES, here[g].one());
-          for (int64_t t = first; t < last; ++t)
-            tile<TILE>(expanded.get(), turned.get() + t * size + column * TILE, count,
-                       sums.get() + (t - first) * WIDEST * LANES);
-        }
-        for (int64_t t = first; t < last; ++t)
-          for (int64_t g = 0; g < GROUPS && group + g < groups; ++g)
-            for (int64_t i = 0; i < TILE && t * TILE + i < shape.vectors; ++i)
-              output.write(group + g, t * TILE + i, load(sums.get() + ((t - first) * WIDEST + g * TILE + i) * LANES));
-      }
+      for (int64_t begin = 0; begin < groups; begin += block)
+        many_of(x + first * shape.columns, weight, starts, here, begin, std::min(begin + block, groups), expanded.get(),
+                sums.get(), to);
     }
   }
 }

@@ -28,7 +28,8 @@ def mixture_loss(latent: Tensor, log_prior: Tensor, weight: Tensor, bias: Tensor
     Args:
         latent: (rows, experts, features).
         log_prior: log π, (rows, experts).
-        weight: (vocabulary, features).
+        weight: (vocabulary, features). Without gradients, and where no autocast is on, also what has a length, slices
+            and a method ``linear(x, bias)``, as rows of packed weights have.
         bias: (vocabulary,).
         targets: (rows,).
 
@@ -78,6 +79,8 @@ def _in_blocks(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Te
 
 def _logits(flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The product in its operands' precision, and the sum with the bias in float32 at least."""
+    if not isinstance(weight, Tensor):
+        return weight.linear(flat, bias)
     dtype = torch.promote_types(flat.dtype, torch.float32)
     return linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
 
