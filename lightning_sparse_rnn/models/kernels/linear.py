@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-__all__ = ["Linear", "linear", "made_into_a_graph", "repeated_product"]
+__all__ = ["Linear", "by_onednn", "linear", "made_into_a_graph", "repeated_product"]
 
 # From so many products on, laying a weight out for them pays.
 _WORTH_PACKING = 8
@@ -29,7 +29,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     torch itself takes MKL, which is as fast on Intel's processors and half as fast on AMD's.
     """
-    if torch.is_autocast_enabled("cpu") or not (_by_onednn(x, weight) and _laid_out(x, weight, bias)):
+    if torch.is_autocast_enabled("cpu") or not (by_onednn(x, weight) and _laid_out(x, weight, bias)):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         result: Tensor = _Linear.apply(x, weight, bias)
@@ -74,7 +74,7 @@ def repeated_product(weight: Tensor, columns: int, times: int) -> Callable[[Tens
     Args:
         weight: (rows, features). Where it is of lower precision than x, the product is too.
     """
-    if times >= _WORTH_PACKING and _by_onednn(weight):
+    if times >= _WORTH_PACKING and by_onednn(weight):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, columns)
         return lambda x: _onednn(x, packed, None)
     return lambda x: torch.mm(x.to(weight.dtype), weight.t())
@@ -88,7 +88,7 @@ def made_into_a_graph() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def _by_onednn(*tensors: Tensor) -> bool:
+def by_onednn(*tensors: Tensor) -> bool:
     # What transforms functions, such as torch.func.vmap, knows torch's own operators alone.
     if made_into_a_graph() or torch._C._are_functorch_transforms_active():
         return False

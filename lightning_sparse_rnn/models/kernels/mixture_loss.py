@@ -72,8 +72,9 @@ def _in_blocks(flat: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> Te
         place = target - start
         here = (place >= 0) & (place < logits.size(1))
         chosen = torch.where(here, logits.gather(1, place.clamp(0, logits.size(1) - 1)), chosen)
-        largest, odds = _odds_(logits)
-        total = torch.logaddexp(total, largest + odds.log())
+        # Of the logarithm of the sum, which torch computes by a slow exponential, this is the largest logit's share.
+        of_block = logits.amax(1, keepdim=True) - F.log_softmax(logits, 1).amax(1, keepdim=True)
+        total = torch.logaddexp(total, of_block)
     return (chosen - total).squeeze(1)
 
 
@@ -83,12 +84,6 @@ def _logits(flat: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return weight.linear(flat, bias)
     dtype = torch.promote_types(flat.dtype, torch.float32)
     return linear(flat, weight, bias) if flat.dtype == dtype else linear(flat, weight).to(dtype).add_(bias)
-
-
-def _odds_(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn logits (rows, words) in place into exp(logit − largest); return the largest and the sums, (rows, 1)."""
-    largest = logits.amax(1, keepdim=True)
-    return largest, logits.sub_(largest).exp_().sum(1, keepdim=True)
 
 
 class _MixtureLoss(torch.autograd.Function):
@@ -129,16 +124,16 @@ def _loss_and_gradients(
     experts, dtype = latent.size(1), torch.promote_types(latent.dtype, torch.float32)
     flat, target = latent.flatten(0, 1), targets.repeat_interleave(experts).unsqueeze(1)
     logits = _logits(flat, weight, bias)
-    chosen = logits.gather(1, target)
-    largest, odds = _odds_(logits)
-    log_expert = (chosen - largest - odds.log()).view(-1, experts)
+    log_probs = F.log_softmax(logits, 1)
+    log_expert = log_probs.gather(1, target).view(-1, experts)
+    probs = torch.softmax(logits, 1, out=log_probs)
     joint = log_prior + log_expert
     log_likelihood = joint.logsumexp(-1, keepdim=True)
     responsibility = (joint - log_likelihood).exp()
     share = responsibility.view(-1, 1)
     # Gradients of 33,000 words are too small for float16, before a loss scale reaches them all the more.
     product_dtype = dtype if latent.dtype == torch.float16 else latent.dtype
-    dlogits = logits.mul_(share / odds).scatter_add_(1, target, -share).to(product_dtype)
+    dlogits = probs.mul_(share).scatter_add_(1, target, -share).to(product_dtype)
     dlatent = linear(dlogits, weight.to(product_dtype).t()).view_as(latent)
     return (
         -log_likelihood.sum(),

@@ -1,0 +1,86 @@
+"""Loss of a softmax over many words on a CPU: its gradients are made while its logits are at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_sparse_rnn.models.kernels.linear import by_onednn, linear
+
+__all__ = ["IGNORED", "cross_entropy", "softmax_loss"]
+
+# Targets of this value count for nothing, as in torch.
+IGNORED = -100
+
+
+def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean of −log softmax(weight·hidden + bias)[target], in nats per row.
+
+    The gradient of a row's logits is softmax − onehot. Made at once, and in the memory of the log-probabilities, it
+    spares two passes over arrays of the vocabulary's size and the fresh memory for them, which on a CPU cost as much as
+    the products do. Elsewhere, and in other precisions than float32, the loss is torch's.
+
+    Args:
+        hidden: (rows, features).
+        weight: (vocabulary, features).
+        bias: (vocabulary,).
+        targets: (rows,); rows whose target is -100 count for nothing.
+
+    Returns:
+        A scalar, float32 at least.
+    """
+    if by_onednn(hidden, weight, bias) and not torch.is_autocast_enabled("cpu"):
+        result: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)
+        return result
+    return cross_entropy(linear(hidden, weight, bias), targets)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """In float32 at least: in bfloat16 a sum over many tokens would be rounded to three digits."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(dtype), targets, reduction=reduction, ignore_index=IGNORED)
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        to_hidden, to_weight, to_bias, _ = ctx.needs_input_grad
+        logits = linear(hidden, weight, bias)
+        log_probs = F.log_softmax(logits, -1)
+        loss = F.nll_loss(log_probs, targets, ignore_index=IGNORED)
+        errors = torch.softmax(logits, -1, out=log_probs)
+        ignored = targets == IGNORED
+        errors.scatter_add_(1, targets.masked_fill(ignored, 0).unsqueeze(1), errors.new_full((len(targets), 1), -1.0))
+        if ignored.any():
+            errors[ignored] = 0.0
+        ctx.save_for_backward(
+            hidden,
+            weight,
+            bias,
+            targets,
+            linear(errors, weight.t()) if to_hidden else None,
+            linear(hidden.t(), errors.t()) if to_weight else None,
+            errors.sum(0) if to_bias else None,
+        )
+        ctx.rows = max(1, len(targets) - int(ignored.sum()))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, to_hidden, to_weight, to_bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradients that were kept know nothing of what they depend on
+            hidden, weight, bias, targets = inputs
+            loss = cross_entropy(linear(hidden, weight, bias), targets)
+            wanted = [part for part, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
+            made = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
+            return tuple(next(made) if needed else None for needed in ctx.needs_input_grad)
+        scale = grad / ctx.rows
+        return (
+            None if to_hidden is None else to_hidden * scale,
+            None if to_weight is None else torch.mul(to_weight.t(), scale, out=torch.empty_like(inputs[1])),
+            None if to_bias is None else to_bias * scale,
+            None,
+        )
