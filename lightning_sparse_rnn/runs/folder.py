@@ -20,6 +20,7 @@ __all__ = [
     "TOPOLOGY",
     "kept_masks",
     "masks_after",
+    "masks_at_start",
     "remove_if_unused",
     "results_after",
 ]
@@ -64,6 +65,11 @@ def remove_if_unused(folder: Path) -> None:
 def masks_after(folder: Path, epoch: int) -> Path:
     """Return the path of the topology with which ``epoch`` (counted from 0) ended."""
     return folder / MASKS / f"{epoch:04d}.npz"
+
+
+def masks_at_start(folder: Path) -> Path:
+    """Return the path of the topology with which the run's first step was made."""
+    return folder / MASKS / "start.npz"
 
 
 def kept_masks(folder: Path) -> list[tuple[int, Path]]:

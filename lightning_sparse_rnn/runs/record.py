@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.runs.folder import CONFIG, METRICS, TOPOLOGY, masks_after
+from lightning_sparse_rnn.runs.folder import CONFIG, METRICS, TOPOLOGY, masks_after, masks_at_start
 from lightning_sparse_rnn.sparsity.mask_files import save_masks
 from lightning_sparse_rnn.utilities.whole_files import write_csv, write_text
 
@@ -102,6 +102,13 @@ class RunRecord(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Not before the first step, which some methods allocate their masks in.
+        if batch_idx == 0 and trainer.current_epoch == 0 and self._topology is not None:
+            self._save_masks(masks_at_start(self._folder))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _METRICS}
         self.rows.append(
@@ -135,19 +142,20 @@ class RunRecord(Checkpoint):
             return []
         return list(_topology_rows(self._topology.updates, self._topology.topology.gate_sizes))
 
-    @rank_zero_only
     def _keep_masks(self, trainer: Trainer) -> None:
         """Keep about ten of the run's topologies, and the last: for distances between them."""
-        assert self._topology is not None
         epochs = _epochs(trainer)
         every = max(1, math.ceil(epochs / _KEPT_TOPOLOGIES))
         last = trainer.current_epoch == epochs - 1
-        path = masks_after(self._folder, trainer.current_epoch)
         if trainer.current_epoch % every == 0 or last:
-            topology = self._topology.topology
-            path.parent.mkdir(exist_ok=True)
-            masks = {name: topology.masks[parameter] for name, parameter in topology.parameters.items()}
-            save_masks(path, masks)
+            self._save_masks(masks_after(self._folder, trainer.current_epoch))
+
+    @rank_zero_only
+    def _save_masks(self, path: Path) -> None:
+        assert self._topology is not None
+        topology = self._topology.topology
+        path.parent.mkdir(exist_ok=True)
+        save_masks(path, {name: topology.masks[parameter] for name, parameter in topology.parameters.items()})
 
     @rank_zero_only
     def _write(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,11 +12,13 @@ import torch
 from lightning_sparse_rnn import __version__
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
-from lightning_sparse_rnn.runs.parts import Parts
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
 
-__all__ = ["results_of", "summary", "versions"]
+if TYPE_CHECKING:
+    from lightning_sparse_rnn.runs.parts import Parts
+
+__all__ = ["results_of", "summary", "unigram_of", "versions"]
 
 
 # Logged where they say something: without words that training never saw, and in bits per character.
@@ -34,7 +36,7 @@ def results_of(parts: Parts, seed: int) -> dict[str, Any]:
         "test_ppl": _test_perplexity(parts.trainer),
         **{name: float(metrics[name]) for name in _OF_SOME_TEXTS if name in metrics},
         "val_ppl": float(best.exp()),
-        "unigram_ppl": _unigram_perplexity(parts.data),
+        "unigram_ppl": unigram_of(parts.data),
         "sparsity": 1.0 - live / total,
         "live_weights": live,
         "total_weights": total,
@@ -82,7 +84,7 @@ def _test_perplexity(trainer: pl.Trainer) -> float:
     )
 
 
-def _unigram_perplexity(data: Any) -> float | None:
+def unigram_of(data: Any) -> float | None:
     """Return the perplexity of word frequencies alone; ``None`` where the data module shows no text in ids."""
     corpus = getattr(data, "corpus", None)
     return None if corpus is None else unigram_perplexity(corpus.train, corpus.test, data.vocab_size)

@@ -15,17 +15,17 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, peek
+from lightning_sparse_rnn.runs.config import in_one_line
 from lightning_sparse_rnn.runs.config_checks import check_config
 from lightning_sparse_rnn.runs.continuing import Continued, begin_longer, compared, shorter_runs_beside
-from lightning_sparse_rnn.runs.folder import CHECKPOINTS, PICTURE, RESULTS
+from lightning_sparse_rnn.runs.folder import CHECKPOINTS, RESULTS
 from lightning_sparse_rnn.runs.jobs import RunInterrupted, worked_on
 from lightning_sparse_rnn.runs.loggers import finish, hyperparameters, log_end
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.parts import Parts, make_parts
 from lightning_sparse_rnn.runs.quiet import quiet
-from lightning_sparse_rnn.runs.record import RunRecord
 from lightning_sparse_rnn.runs.results import results_of, summary, versions
-from lightning_sparse_rnn.utilities.extras import extra
+from lightning_sparse_rnn.runs.run_picture import draw_picture
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["train"]
@@ -69,7 +69,7 @@ def _train(continued: Continued, folder: Path) -> dict[str, Any]:
         _test(parts)
         results = {**results_of(parts, config.seed), "versions": versions_used}
         if parts.trainer.is_global_zero:
-            picture = _draw(parts.record, folder)
+            picture = _draw(parts, config, folder, results)
             log_end(parts.trainer, results, picture)
             write_json(folder / RESULTS, results)
     _say(f"{summary(results)}\nEverything is in {folder}")
@@ -132,17 +132,14 @@ def _test(parts: Parts) -> None:
         parts.trainer.test(parts.model, datamodule=parts.data, ckpt_path=parts.best.best_model_path, verbose=False)
 
 
-def _draw(record: RunRecord, folder: Path) -> Any:
+def _draw(parts: Parts, config: DictConfig, folder: Path, results: dict[str, Any]) -> Any:
     """Draw the run, and return the figure; ``None`` where what it takes is not installed."""
+    about = f"{in_one_line(config)} · {results['live_weights']:,} of {results['total_weights']:,} weights live"
     try:
-        with extra("report", f"The picture {PICTURE}"):
-            from lightning_sparse_rnn.runs.picture import draw_run
+        return draw_picture(folder, parts.record, about, results["unigram_ppl"], results["test_ppl"])
     except ModuleNotFoundError as error:
         _say(str(error))
         return None
-    picture = draw_run(record.rows, record.topology_rows())
-    picture.savefig(folder / PICTURE, dpi=150)
-    return picture
 
 
 @contextmanager
