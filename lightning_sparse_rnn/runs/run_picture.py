@@ -80,7 +80,7 @@ def draw_picture(
     start, kept = masks_at_start(folder), kept_masks(folder)
     shown = [("at the start", start)] if start.exists() else []
     if kept:
-        shown.append((f"after {kept[-1][0]} epochs", kept[-1][1]))
+        shown.append((f"after epoch {kept[-1][0]}", kept[-1][1]))
     masks = [(which, load_masks(path)) for which, path in shown]
     figure = draw_run(record.rows, record.topology_rows(), masks, about=about, unigram=unigram, test=test)
     with replacing(folder / PICTURE) as file:
