@@ -19,6 +19,7 @@ from lightning_sparse_rnn.report.tables import (
     accounting,
     budgets,
     comparisons,
+    differences,
     distances_between,
     moves_by_tensor,
     runs_table,
@@ -94,11 +95,11 @@ def build(
     """
     left_out: list[str] = []
     corpora = by_corpus(groups)
-    tables = comparisons(groups)
+    tables, beside = comparisons(groups), differences(groups)
     sections = []
     for number, (corpus, own) in enumerate(corpora.items(), start=1):
         title = "Perplexity" if len(corpora) == 1 else f"Corpus {number}: {corpus}"
-        blocks = [*_present(tables.get(corpus)), *_perplexity(own, left_out)]
+        blocks = [*_present(tables.get(corpus)), *_present(beside.get(corpus)), *_perplexity(own, left_out)]
         sections.append(Section(f"perplexity-{number}", title, blocks))
     sections.append(Section("topology", "Where the weights are", _topology(groups, left_out)))
     sections.append(Section("distances", "How far topologies move", _distances(distances)))

@@ -128,7 +128,7 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
     markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
     names = [table.name for table in made.tables]
     assert names == [
-        "comparison", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
+        "comparison", "differences", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
     ]  # fmt: skip
     assert sorted(path.stem for path in (folder / "report").glob("*.csv")) == sorted(names)
     for table, shown in zip(made.tables, page.tables, strict=True):
