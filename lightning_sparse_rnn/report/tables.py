@@ -121,7 +121,7 @@ def differences(groups: Sequence[Group]) -> dict[str, Table]:
 
     The reference is Selfish, the best of its groups if there are several, and the best method where there is none.
     """
-    found = {}
+    found: dict[str, Table] = {}
     for corpus, own in by_corpus(groups).items():
         finished = [group for group in own if group.values("test_ppl")]
         if len(finished) < 2:
