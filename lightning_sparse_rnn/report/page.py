@@ -285,7 +285,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _is_number(value: str) -> bool:
-    return value[:1].isdigit() and set(value) <= set("0123456789.,±→e-+ ")
+    return value.lstrip("+-")[:1].isdigit() and set(value) <= set("0123456789.,±→e-+ (%)")
 
 
 def _may_break(text: Any) -> Markup:

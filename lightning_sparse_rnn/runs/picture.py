@@ -22,12 +22,20 @@ STYLES: list[dict[str, Any]] = [
 ]
 
 
-def draw_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, Any]]) -> Figure:
+def draw_run(
+    rows: Sequence[Mapping[str, Any]],
+    topology: Iterable[Mapping[str, Any]],
+    results: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, Any] | None = None,
+) -> Figure:
     """Draw perplexity over epochs, the trigger marked, and below it the gates' densities over epochs.
 
     Args:
         rows: a run's epochs, as in ``metrics.csv``.
         topology: its topology, as in ``topology.csv``; empty for a run without sparsity.
+        results: what it reached, as in ``results.json``: its test perplexity is marked, and a line drawn at that of a
+            unigram model. ``None`` for a run that is not finished.
+        chosen: the names of its configs by group, such as ``method`` and ``data``, for the title.
     """
     densities: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in topology:
@@ -37,13 +45,22 @@ def draw_run(rows: Sequence[Mapping[str, Any]], topology: Iterable[Mapping[str, 
     heights = [3.4, 2.2 * ((len(densities) + 1) // 2)][: 2 if densities else 1]
     figure = Figure(figsize=(7.0, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
-    _plot_perplexity(next(parts).subplots(), rows)
+    _plot_perplexity(next(parts).subplots(), rows, results or {}, _title(results or {}, chosen or {}))
     if densities:
         plot_densities(next(parts), densities)
     return figure
 
 
-def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _title(results: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """Return what was run, and below it how many weights it had."""
+    lines = [", ".join(str(chosen[group]) for group in ("method", "model", "data", "optimizer") if chosen.get(group))]
+    if results:
+        lines[0] += f"{', ' if lines[0] else ''}seed {results['seed']}"
+        lines.append(f"{results['live_weights']:,} of {results['total_weights']:,} weights live")
+    return "\n".join(line for line in lines if line) or "Perplexity"
+
+
+def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], title: str) -> None:
     for index, (name, label) in enumerate((("train_ppl", "training"), ("val_ppl", "validation"))):
         points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
         if points:
@@ -53,11 +70,16 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.axvline(began, color="0.4", linewidth=1)
         axes.annotate("averaging begins", (began, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top",
                       ha="right", color="0.3", fontsize=8)  # fmt: skip
+    unigram, test = results.get("unigram_ppl"), results.get("test_ppl")
+    if unigram is not None:
+        axes.axhline(unigram, label=f"unigram model: {unigram:.1f}", linewidth=1, **STYLES[5])
+    if test is not None:
+        axes.plot([len(rows)], [test], "D", label=f"test: {test:.2f}", color="black", markersize=5)
     axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)", yscale="log")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("Perplexity", loc="left", fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
 
@@ -68,7 +90,7 @@ def plot_densities(
     title: str = "Density of each gate after each topology update",
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
-    grid = figure.subplots((len(densities) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots((len(densities) + 1) // 2, min(2, len(densities)), sharex=True, sharey=True, squeeze=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)

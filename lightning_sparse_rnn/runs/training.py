@@ -64,7 +64,7 @@ def _train(config: DictConfig, folder: Path) -> dict[str, Any]:
         _test(parts)
         results = {**results_of(parts, config.seed), "versions": versions_used}
         if parts.trainer.is_global_zero:
-            picture = _draw(parts.record, folder)
+            picture = _draw(parts.record, folder, results, config.get("chosen"))
             log_end(parts.trainer, results, picture)
             write_json(folder / RESULTS, results)
     _say(f"{summary(results)}\nEverything is in {folder}")
@@ -127,7 +127,7 @@ def _test(parts: Parts) -> None:
         parts.trainer.test(parts.model, datamodule=parts.data, ckpt_path=parts.best.best_model_path, verbose=False)
 
 
-def _draw(record: RunRecord, folder: Path) -> Any:
+def _draw(record: RunRecord, folder: Path, results: dict[str, Any], chosen: DictConfig | None) -> Any:
     """Draw the run, and return the figure; ``None`` where what it takes is not installed."""
     try:
         with extra("report", f"The picture {PICTURE}"):
@@ -135,7 +135,7 @@ def _draw(record: RunRecord, folder: Path) -> Any:
     except ModuleNotFoundError as error:
         _say(str(error))
         return None
-    picture = draw_run(record.rows, record.topology_rows())
+    picture = draw_run(record.rows, record.topology_rows(), results, dict(chosen or {}))
     picture.savefig(folder / PICTURE, dpi=150)
     return picture
 
