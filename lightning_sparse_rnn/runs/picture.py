@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from lightning_sparse_rnn.runs.mask_picture import MaskPair, plot_masks
+
 __all__ = ["STYLES", "draw_run", "plot_densities"]
 
 #: Line styles for the curves of one plot, told apart by lightness and dash, in black and white too.
@@ -27,6 +29,7 @@ def draw_run(
     topology: Iterable[Mapping[str, Any]],
     results: Mapping[str, Any] | None = None,
     chosen: Mapping[str, Any] | None = None,
+    masks: MaskPair | None = None,
 ) -> Figure:
     """Draw perplexity over epochs, the trigger marked, and below it the gates' densities over epochs.
 
@@ -36,18 +39,21 @@ def draw_run(
         results: what it reached, as in ``results.json``: its test perplexity is marked, and a line drawn at that of a
             unigram model. ``None`` for a run that is not finished.
         chosen: the names of its configs by group, such as ``method`` and ``data``, for the title.
+        masks: a matrix's topology before and after, drawn below.
     """
     densities: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in topology:
         gates = densities.setdefault(row["tensor"], {})
         gates.setdefault(row["gate"], []).append((row["epoch"], row["density"]))
     densities = {tensor: gates for tensor, gates in densities.items() if len(gates) > 1}
-    heights = [3.4, 2.2 * ((len(densities) + 1) // 2)][: 2 if densities else 1]
+    heights = [3.4, *([2.2 * ((len(densities) + 1) // 2)] if densities else []), *([3.4] if masks else [])]
     figure = Figure(figsize=(7.0, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     _plot_perplexity(next(parts).subplots(), rows, results or {}, _title(results or {}, chosen or {}))
     if densities:
         plot_densities(next(parts), densities)
+    if masks:
+        plot_masks(next(parts), masks)
     return figure
 
 

@@ -131,11 +131,13 @@ def _draw(record: RunRecord, folder: Path, results: dict[str, Any], chosen: Dict
     """Draw the run, and return the figure; ``None`` where what it takes is not installed."""
     try:
         with extra("report", f"The picture {PICTURE}"):
+            from lightning_sparse_rnn.runs.mask_picture import first_and_last
             from lightning_sparse_rnn.runs.picture import draw_run
     except ModuleNotFoundError as error:
         _say(str(error))
         return None
-    picture = draw_run(record.rows, record.topology_rows(), results, dict(chosen or {}))
+    topology = list(record.topology_rows())
+    picture = draw_run(record.rows, topology, results, dict(chosen or {}), first_and_last(folder, topology))
     picture.savefig(folder / PICTURE, dpi=150)
     return picture
 
