@@ -32,6 +32,11 @@ class Group:
         return self.runs[0].corpus
 
     @property
+    def method(self) -> str:
+        """The name of the config of its method, or of its first run's folder where none was chosen."""
+        return str(self.runs[0].settings.get("chosen.method") or self.runs[0].folder.name)
+
+    @property
     def finished(self) -> list[Run]:
         """The runs that have results, one for each seed."""
         return list({repr(run.seed): run for run in reversed(self.runs) if run.results is not None}.values())[::-1]
@@ -44,6 +49,10 @@ class Group:
             found = [value.get(second) if isinstance(value, Mapping) else None for value in found]
         numbers = [float(value) for value in found if isinstance(value, (int, float)) and not isinstance(value, bool)]
         return [number for number in numbers if math.isfinite(number)]
+
+    def by_seed(self, name: str) -> dict[str, float]:
+        """The finite numbers that finished runs have under ``name`` in their results, by seed."""
+        return {repr(run.seed): found[0] for run in self.finished if (found := Group([run]).values(name))}
 
     def mean(self, name: str) -> float:
         """The mean of :meth:`values`; infinity, which sorts last, if there are none."""
@@ -105,8 +114,7 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
 
 def _name(groups: Sequence[Group]) -> None:
     for group in groups:
-        settings = group.runs[0].settings
-        group.name = str(settings.get("chosen.method") or group.runs[0].folder.name)
+        group.name = group.method
     for name in {group.name for group in groups}:
         alike = [group for group in groups if group.name == name]
         corpora = {group.corpus for group in alike}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,12 +20,14 @@ from lightning_sparse_rnn.report.tables import (
     accounting,
     budgets,
     comparisons,
+    differences,
     distances_between,
     moves_by_tensor,
     runs_table,
     settings,
     texts,
 )
+from lightning_sparse_rnn.runs.folder import RESULTS
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = ["Figures", "Report", "Section", "as_html", "build"]
@@ -94,11 +97,11 @@ def build(
     """
     left_out: list[str] = []
     corpora = by_corpus(groups)
-    tables = comparisons(groups)
+    tables, beside = comparisons(groups), differences(groups)
     sections = []
     for number, (corpus, own) in enumerate(corpora.items(), start=1):
         title = "Perplexity" if len(corpora) == 1 else f"Corpus {number}: {corpus}"
-        blocks = [*_present(tables.get(corpus)), *_perplexity(own, left_out)]
+        blocks = [*_present(tables.get(corpus)), *_present(beside.get(corpus)), *_perplexity(own, left_out)]
         sections.append(Section(f"perplexity-{number}", title, blocks))
     sections.append(Section("topology", "Where the weights are", _topology(groups, left_out)))
     sections.append(Section("distances", "How far topologies move", _distances(distances)))
@@ -167,12 +170,17 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
 def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figures]:
     sparse = [group for group in groups if any(run.topology for run in group.runs)]
     blocks: list[Table | Figures] = list(_present(budgets(groups)))
-    parts: list[tuple[str, str, str, list[Group], Callable[[Group], Drawing], int]] = [
+    moving = [group for group in sparse if topology_figures.weights_move(group)]
+    even = {group.name: words for group in moving if (words := topology_figures.moved_in_words(group))}
+    still = [group.name for group in sparse if not topology_figures.layers_move(group)]
+    # Lines that would lie on one another are said and not drawn.
+    parts: list[tuple[str, str, str, list[str], list[Group], Callable[[Group], Drawing], int]] = [
         (
             "Layers over epochs",
             "among the layers' budgets",
             "The share of live weights in each weight tensor.",
-            sparse,
+            [f"No tensor's share ever changes in {', '.join(still)}: the table above has them."] if still else [],
+            [group for group in sparse if group.name not in still],
             topology_figures.layer_densities,
             _MOST_PANELS,
         ),
@@ -181,6 +189,7 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
             "among the gates' densities",
             "The share of live weights in the rows of each gate of a recurrent matrix. Methods in which these shares "
             "never change are not shown.",
+            [],
             [group for group in sparse if topology_figures.gates_move(group)],
             topology_figures.densities,
             _MOST_DENSITIES,
@@ -188,16 +197,17 @@ def _topology(groups: Sequence[Group], left_out: list[str]) -> list[Table | Figu
         (
             "Pruned and regrown",
             "among the numbers of weights pruned and regrown",
-            "How many weights each topology update pruned and regrew. Methods that do neither are not shown.",
-            [group for group in sparse if topology_figures.weights_move(group)],
+            "How many weights topology updates pruned and regrew. Methods that do neither are not shown.",
+            list(even.values()),
+            [group for group in moving if group.name not in even],
             topology_figures.moved,
             _MOST_PANELS,
         ),
     ]
-    for title, where, text, drawn, draw, most in parts:
-        if drawn:
+    for title, where, text, said, drawn, draw, most in parts:
+        if drawn or said:
             shown = _first(drawn, most, where, left_out)
-            blocks.append(Figures(title, text, [draw(group) for group in shown]))
+            blocks.append(Figures(title, " ".join([text, *said]), [draw(group) for group in shown]))
     return blocks
 
 
@@ -209,8 +219,8 @@ def _distances(found: Distances) -> list[Table | Figures]:
     if any(value is not None for row in found.between for value in row):
         text = (
             "The final topologies of the first seeds of each two methods; on the diagonal, of two seeds of one method. "
-            "With the same seed, methods of the same allocation begin with the same topology. The darker, the further "
-            "apart."
+            "With the same seed, methods of the same allocation begin with the same topology. The more a "
+            "square stands out from the page, the further apart; the scale is the whole one, from 0 to 1."
         )
         text = text if blocks else f"{_DISTANCE} {text}"
         blocks.append(Figures("Between runs", text, [topology_figures.distance_map(found.names, found.between)]))
@@ -238,7 +248,25 @@ def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
         if math.isfinite(best.mean("test_ppl")):
             seeds = _count(len(best.values("test_ppl")), "seed")
             lines.append(f"Lowest test perplexity on {corpus}: {best.mean('test_ppl'):.2f}, {best.name} ({seeds}).")
+    lines += _made_with([run for run in runs if run.results])
     return lines
+
+
+def _made_with(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence on the versions that finished runs were made with, and on the days on which they ended."""
+    versions: dict[str, list[str]] = {}
+    days = set()
+    for run in runs:
+        found = (run.results or {}).get("versions")
+        if isinstance(found, dict):
+            for name, version in found.items():
+                versions.setdefault(str(name), []).append(str(version))
+            days.add(date.fromtimestamp((run.folder / RESULTS).stat().st_mtime).isoformat())
+    if not versions:
+        return []
+    names = ", ".join(f"{name} {' or '.join(sorted(set(own)))}" for name, own in versions.items())
+    when = min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
+    return [f"Finished on {when} with {names}."]
 
 
 def _mixed(corpora: Sequence[str]) -> list[str]:
@@ -257,7 +285,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _is_number(value: str) -> bool:
-    return value[:1].isdigit() and set(value) <= set("0123456789.,±→e-+ ")
+    return value.lstrip("+-")[:1].isdigit() and set(value) <= set("0123456789.,±→e-+ (%)")
 
 
 def _may_break(text: Any) -> Markup:

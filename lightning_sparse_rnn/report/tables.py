@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from lightning_sparse_rnn.report.groups import Group, by_corpus, differing_settings
 from lightning_sparse_rnn.report.series import per_tensor, short
+from lightning_sparse_rnn.report.significance import paired_difference
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "as_text",
     "budgets",
     "comparisons",
+    "differences",
     "distances_between",
     "moves_by_tensor",
     "runs_table",
@@ -57,7 +60,10 @@ def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
     ``groups`` come sorted, as :func:`~lightning_sparse_rnn.report.groups.group_runs` returns them.
     """
     finished = {corpus: [group for group in own if group.finished] for corpus, own in by_corpus(groups).items()}
-    text = "Mean ± standard deviation over seeds; lower is better."
+    text = (
+        "Mean ± standard deviation over seeds; lower is better. Gap to dense: of the mean test perplexity, to that of "
+        "the best dense network."
+    )
     if len(finished) > 1:
         text += " Perplexities on different corpora cannot be compared: each has a table."
     return {
@@ -70,13 +76,14 @@ def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
                 "seeds",
                 "test",
                 "validation",
+                "gap to dense",
                 "unigram",
                 "sparsity",
                 "live weights",
                 "epochs",
                 "seconds",
             ],
-            rows=[_comparison(group) for group in own],
+            rows=[_comparison(group, _dense(own)) for group in own],
             best=0 if len(own) > 1 else None,
         )
         for number, (corpus, own) in enumerate(finished.items(), start=1)
@@ -84,18 +91,66 @@ def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
     }
 
 
-def _comparison(group: Group) -> list[Any]:
+def _comparison(group: Group, dense: float) -> list[Any]:
     return [
         group.name,
         len(group.values("test_ppl")),
         _mean_and_deviation(group.values("test_ppl")),
         _mean_and_deviation(group.values("val_ppl")),
+        _gap(group.mean("test_ppl"), dense),
         _rounded(group.mean("unigram_ppl"), 1),
         _rounded(group.mean("sparsity"), 4),
         _rounded(group.mean("live_weights"), 0),
         _rounded(group.mean("epochs"), 0),
         _rounded(group.mean("seconds"), 0),
     ]
+
+
+def _dense(groups: Sequence[Group]) -> float:
+    return min((group.mean("test_ppl") for group in groups if group.method == "dense"), default=float("inf"))
+
+
+def _gap(mean: float, dense: float) -> str | None:
+    if not math.isfinite(mean) or not math.isfinite(dense):
+        return None
+    return f"{mean - dense:+.2f} ({100 * (mean / dense - 1):+.1f} %)" if mean != dense else "0"
+
+
+def differences(groups: Sequence[Group]) -> dict[str, Table]:
+    """Return a table for each corpus of how test perplexities differ, seed by seed, from those of one method.
+
+    The reference is Selfish, the best of its groups if there are several, and the best method where there is none.
+    """
+    found: dict[str, Table] = {}
+    for corpus, own in by_corpus(groups).items():
+        finished = [group for group in own if group.values("test_ppl")]
+        if len(finished) < 2:
+            continue
+        reference = next((group for group in finished if group.method == "selfish"), finished[0])
+        rows = [_difference(group, reference) for group in finished if group is not reference]
+        if rows := [row for row in rows if row]:
+            found[corpus] = Table(
+                name="differences" if len(by_corpus(groups)) == 1 else f"differences_{len(found) + 1}",
+                title=f"Test perplexity beside {reference.name}",
+                text=f"Each method's test perplexity minus that of {reference.name} with the same seed, in the mean "
+                "over the seeds that both have: above 0 the method is worse. From, to: Student's 95 % interval for "
+                "paired seeds; if it holds 0, these seeds do not tell the two apart, and a single seed has none. Of "
+                "twenty methods that do not differ, about one is told apart by chance.",
+                columns=["method", "paired seeds", "mean difference", "from", "to", "told apart"],
+                rows=rows,
+            )
+    return found
+
+
+def _difference(group: Group, reference: Group) -> list[Any] | None:
+    found = paired_difference(group.by_seed("test_ppl"), reference.by_seed("test_ppl"))
+    if found is None:
+        return None
+    if found.interval is None:
+        return [group.name, found.pairs, round(found.mean, 2), None, None, None]
+    low, high = found.interval
+    apart = "worse" if low > 0 else "better" if high < 0 else "no"
+    return [group.name, found.pairs, round(found.mean, 2), round(low, 2), round(high, 2), apart]
 
 
 def accounting(groups: Sequence[Group]) -> Table | None:

@@ -21,7 +21,9 @@ __all__ = [
     "distances_from_start",
     "gates_move",
     "layer_densities",
+    "layers_move",
     "moved",
+    "moved_in_words",
     "weights_move",
 ]
 
@@ -52,6 +54,12 @@ def densities(group: Group) -> Drawing:
     return Drawing(as_svg(figure, f"Density of each gate over epochs, {group.name}"), "wide")
 
 
+def layers_move(group: Group) -> bool:
+    """Whether the density of any tensor has changed in the group's first sparse run."""
+    live = per_tensor(_first_with_topology(group).topology, "live")
+    return any(len({count for _, count in points}) > 1 for points in live.values())
+
+
 def layer_densities(group: Group) -> Drawing:
     """Density of each tensor over epochs in the group's first sparse run."""
     run = _first_with_topology(group)
@@ -79,10 +87,7 @@ def moved(group: Group) -> Drawing:
     run = _first_with_topology(group)
     figure, axes = panel_axes(f"{group.name}{_of_seed(group, run)}")
     for name, style, mark, size in (("pruned", STYLES[0], "o", 4), ("regrown", STYLES[1], "x", 3)):
-        totals: dict[float, float] = {}
-        for row in run.topology:
-            if row.get("update", 1) and isinstance(row.get(name), (int, float)):
-                totals[row["epoch"]] = totals.get(row["epoch"], 0.0) + float(row[name])
+        totals = _moved_totals(run, name)
         every = max(1, len(totals) // 12)
         axes.plot(list(totals), list(totals.values()), label=name, marker=mark, markersize=size, markevery=every,
                   linewidth=1.3, **style)  # fmt: skip
@@ -93,14 +98,34 @@ def moved(group: Group) -> Drawing:
     return Drawing(as_svg(figure, f"Weights pruned and regrown at each update, {group.name}"), "panel")
 
 
+def moved_in_words(group: Group) -> str | None:
+    """Return a sentence on a group that regrows as many weights as it prunes; ``None`` if it does not.
+
+    Its two lines would be one.
+    """
+    run = _first_with_topology(group)
+    pruned = _moved_totals(run, "pruned")
+    if not pruned or pruned != _moved_totals(run, "regrown"):
+        return None
+    counts = [int(count) for count in pruned.values()]
+    regrew = f"{group.name} regrew as many weights as it pruned"
+    if len(set(counts)) == 1:
+        return f"{regrew}: {counts[0]:,} in each epoch with updates."
+    return f"{regrew}: {counts[0]:,} in the first epoch with updates, {counts[-1]:,} in the last."
+
+
 def weights_move(group: Group) -> bool:
     """Whether any update has pruned or regrown a weight in the group's first sparse run."""
     return any(row.get("pruned") or row.get("regrown") for row in _first_with_topology(group).topology)
 
 
 def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> Drawing:
-    """Distances between topologies, as numbers on squares: the darker, the further apart."""
-    side = 1.3 + 0.31 * len(names)
+    """Distances between topologies, as numbers on squares: white at 0, nearly black at 1.
+
+    The scale is the whole one, so that the shades of two reports can be compared. Numbers turn white where that gives
+    the better contrast.
+    """
+    side = 1.3 + 0.36 * len(names)
     cut_names = [cut(name, 24) for name in names]
     figure = Figure(figsize=(max(3.2, side + 0.4), side + 0.3), layout="constrained")
     axes = figure.subplots()
@@ -108,10 +133,10 @@ def distance_map(names: Sequence[str], values: Sequence[Sequence[float | None]])
     low, high = min(found), max(found)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
-            share = 0.0 if value is None else (value - low) / max(high - low, 1e-9)
-            axes.add_patch(_square(j, i, None if value is None else f"{1 - 0.75 * share:.2f}"))
+            ink = "white" if value is not None and value > 0.72 else "black"
+            axes.add_patch(_square(j, i, None if value is None else f"{1 - 0.75 * min(value, 1.0):.2f}"))
             axes.text(j, i, "–" if value is None else f"{value:.2f}".lstrip("0") if value < 1 else "1",
-                      ha="center", va="center", fontsize=7, color="white" if share > 0.6 else "black")  # fmt: skip
+                      ha="center", va="center", fontsize=8, color=ink)  # fmt: skip
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
     axes.set_xticks(range(len(names)), cut_names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
     axes.set_yticks(range(len(names)), cut_names, fontsize=7.5)
@@ -145,6 +170,15 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
 
 def _first_with_topology(group: Group) -> Run:
     return next(run for run in group.runs if run.topology)
+
+
+def _moved_totals(run: Run, name: str) -> dict[float, float]:
+    """Return by epoch how many weights were ``"pruned"`` or ``"regrown"``, without the first topology."""
+    totals: dict[float, float] = {}
+    for row in run.topology:
+        if row.get("update", 1) and isinstance(row.get(name), (int, float)):
+            totals[row["epoch"]] = totals.get(row["epoch"], 0.0) + float(row[name])
+    return totals
 
 
 def _of_seed(group: Group, run: Run) -> str:

@@ -39,7 +39,7 @@ def in_one_line(config: DictConfig) -> str:
     """Say what a run's config is about: its method, network, text and seed."""
     names, method = config.get("chosen") or {}, config.method
     words = {"sparsity": "sparsity", "prune_rate": "prune rate", "weights_of_sparsity": "as small as at sparsity"}
-    values = [f"{word} {method[key]:g}" for key, word in words.items() if isinstance(method.get(key), float)]
+    values = [f"{word} {method[key]:g}" for key, word in words.items() if method.get(key)]
     of_method = ", ".join([str(name) for name in [names.get("method")] if name] + values)
     others = [names.get("experiment") or names.get("data"), names.get("model"), f"seed {config.seed}"]
     return " · ".join(str(part) for part in (of_method, *others) if part)

@@ -98,7 +98,7 @@ def plot_densities(
     title: str = "Density of each gate after each topology update",
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
-    grid = figure.subplots((len(densities) + 1) // 2, 2, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots((len(densities) + 1) // 2, min(2, len(densities)), sharex=True, sharey=True, squeeze=False)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)

@@ -81,7 +81,10 @@ def draw_picture(
     shown = [("at the start", start)] if start.exists() else []
     if kept:
         shown.append((f"after epoch {kept[-1][0]}", kept[-1][1]))
-    masks = [(which, load_masks(path)) for which, path in shown]
+    try:
+        masks = [(which, load_masks(path)) for which, path in shown]
+    except ValueError:  # a damaged file costs this part of the picture alone
+        masks = []
     figure = draw_run(record.rows, record.topology_rows(), masks, about=about, unigram=unigram, test=test)
     with replacing(folder / PICTURE) as file:
         figure.savefig(file, format="png", dpi=150)

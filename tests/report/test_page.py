@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.files import write_report
-from lightning_sparse_rnn.report.page import Report
+from lightning_sparse_rnn.report.page import Figures, Report
 from lightning_sparse_rnn.report.tables import texts
 
 VOID = {"meta", "link", "wbr", "br", "img", "hr"}
@@ -128,7 +130,7 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
     markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
     names = [table.name for table in made.tables]
     assert names == [
-        "comparison", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
+        "comparison", "differences", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
     ]  # fmt: skip
     assert sorted(path.stem for path in (folder / "report").glob("*.csv")) == sorted(names)
     for table, shown in zip(made.tables, page.tables, strict=True):
@@ -155,6 +157,28 @@ def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> Non
     assert made.problems == made.left_out == []
 
 
+def test_lines_that_coincide_are_said_and_not_drawn(made: Report, folder: Path) -> None:
+    topology = next(section for section in made.sections if section.anchor == "topology")
+    layers, gates, moved = (block for block in topology.blocks if isinstance(block, Figures))
+    # The word matrix stays at 8 weights and the recurrent one at 16, whose gates trade; each epoch moves 3 × 2.
+    assert layers.text.endswith(
+        "No tensor's share ever changes in selfish, static, sparsity 0.5, static, sparsity 0.8, "
+        "<script>alert('1')</script> & co: the table above has them."
+    )
+    assert "selfish regrew as many weights as it pruned: 6 in each epoch with updates." in moved.text
+    assert (layers.drawings, len(gates.drawings), moved.drawings) == ([], 4, [])
+
+
+def test_what_the_runs_were_made_with(tmp_path: Path) -> None:
+    for seed, torch in ((1, "2.13.0"), (2, "2.5.0")):
+        results = make_run(tmp_path / f"a{seed}", seed=seed) / "results.json"
+        content = json.loads(results.read_text())
+        results.write_text(json.dumps({**content, "versions": {"python": "3.11.7", "torch": torch}}))
+        os.utime(results, (86400 * 10 * seed + 43200,) * 2)
+    made = write_report([tmp_path / "a1", tmp_path / "a2"], tmp_path)
+    assert made.summary[-1] == "Finished on 1970-01-11 to 1970-01-21 with python 3.11.7, torch 2.13.0 or 2.5.0."
+
+
 def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str, tmp_path: Path) -> None:
     write_report(sorted(path for path in folder.iterdir() if path.name != "report"), tmp_path)
     again = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -164,6 +188,9 @@ def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str,
 def test_more_methods_than_there_is_room_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_sparse_rnn.report.page._MOST_PANELS", 1)
     folders = [make_run(tmp_path / name, name, 1, 90.0 + index) for index, name in enumerate("abc")]
+    for folder in folders:  # their word matrices grow
+        topology = folder / "topology.csv"
+        topology.write_text(topology.read_text().replace("all,16,8,2,2", "all,16,9,2,3"))
     made = write_report(folders, tmp_path)
     assert made.left_out == [
         "1 of 3 methods in the picture of test perplexities: the first 2 by test perplexity are shown. The tables have "

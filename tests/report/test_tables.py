@@ -14,6 +14,7 @@ from lightning_sparse_rnn.report.tables import (
     as_markdown,
     budgets,
     comparisons,
+    differences,
     runs_table,
     settings,
     texts,
@@ -31,14 +32,18 @@ def test_means_and_deviations_by_hand(tmp_path: Path) -> None:
     groups = group_runs([read_run(folder) for folder in [*folders, make_run(tmp_path / "going", "set", 1, None)]])
     table = comparisons(groups)["ptb"]
     # (90 + 92 + 97)/3 = 93; squares 9 + 1 + 16, over 2: √13 = 3.61. (80 + 81)/2 = 80.5; √0.5 = 0.71.
-    assert table.columns[:4] == ["method", "seeds", "test", "validation"]
-    assert [row[:4] for row in table.rows] == [
-        ["dense", 2, "80.50 ± 0.71", "81.50 ± 0.71"],
-        ["selfish", 3, "93.00 ± 3.61", "94.00 ± 3.61"],
-        ["static", 1, "110.00", "111.00"],
+    assert table.columns[:5] == ["method", "seeds", "test", "validation", "gap to dense"]
+    assert [row[:5] for row in table.rows] == [
+        ["dense", 2, "80.50 ± 0.71", "81.50 ± 0.71", "0"],
+        ["selfish", 3, "93.00 ± 3.61", "94.00 ± 3.61", "+12.50 (+15.5 %)"],
+        ["static", 1, "110.00", "111.00", "+29.50 (+36.6 %)"],
     ]
-    assert table.rows[1][4:] == [400.0, 0.5, 24, 3, 9]
+    assert table.rows[1][5:] == [400.0, 0.5, 24, 3, 9]
     assert table.best == 0
+    # dense − selfish: −10 and −11, mean −10.5; 12.706·√0.5/√2 = 6.353. static shares one seed: 110 − 90.
+    beside = differences(groups)["ptb"]
+    assert (beside.name, beside.title) == ("differences", "Test perplexity beside selfish")
+    assert beside.rows == [["dense", 2, -10.5, -16.85, -4.15, "better"], ["static", 1, 20.0, None, None, None]]
     costs = accounting(groups)
     assert costs is not None
     assert costs.rows == [[method, 24, 0.5, 0.6, 0.75, 0.25] for method in ("selfish", "static")]
@@ -57,6 +62,16 @@ def test_corpora_have_a_table_each_which_says_so(tmp_path: Path) -> None:
         ("pydoc", "comparison_2", "Perplexity on pydoc"),
     ]
     assert all("Perplexities on different corpora cannot be compared" in table.text for table in tables.values())
+
+
+def test_differences_without_selfish_are_from_the_best_and_pair_seeds_alone(tmp_path: Path) -> None:
+    values = {("set", 1): 90.0, ("set", 2): 92.0, ("static", 1): 91.0, ("static", 2): 91.5, ("dsr", 3): 99.0}
+    folders = [make_run(tmp_path / f"{name}{seed}", name, seed, value) for (name, seed), value in values.items()]
+    beside = differences(group_runs([read_run(folder) for folder in folders]))["ptb"]
+    # set 91.0 is the best; static − set: 1, −0.5; mean 0.25, deviation 1.0607: 12.706·1.0607/√2 = 9.53.
+    assert beside.title == "Test perplexity beside set"
+    assert beside.rows == [["static", 2, 0.25, -9.28, 9.78, "no"]]
+    assert differences(group_runs([read_run(folders[0])])) == {}
 
 
 def test_a_row_a_run_with_what_is_wrong_with_it(tmp_path: Path) -> None:
