@@ -14,6 +14,8 @@ __all__ = ["IGNORED", "cross_entropy", "softmax_loss"]
 
 # Targets of this value count for nothing, as in torch.
 IGNORED = -100
+# So many logits do not stay in a CPU's cache between passes; with fewer there is nothing to gain.
+_MANY = 2**20
 
 
 def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
 
     The gradient of a row's logits is softmax − onehot. Made at once, and in the memory of the log-probabilities, it
     spares two passes over arrays of the vocabulary's size and the fresh memory for them, which on a CPU cost as much as
-    the products do. Elsewhere, and in other precisions than float32, the loss is torch's.
+    the products do. With few logits, elsewhere, and in other precisions than float32, the loss is torch's.
 
     Args:
         hidden: (rows, features).
@@ -32,7 +34,8 @@ def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     Returns:
         A scalar, float32 at least.
     """
-    if by_onednn(hidden, weight, bias) and not torch.is_autocast_enabled("cpu"):
+    many = len(hidden) * len(weight) >= _MANY
+    if many and by_onednn(hidden, weight, bias) and not torch.is_autocast_enabled("cpu"):
         result: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)
         return result
     return cross_entropy(linear(hidden, weight, bias), targets)

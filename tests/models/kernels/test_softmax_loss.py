@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from lightning_sparse_rnn.models import GRU
+from lightning_sparse_rnn.models.kernels import softmax_loss as module
 from lightning_sparse_rnn.models.kernels.softmax_loss import softmax_loss
+
+
+@pytest.fixture(autouse=True, params=[0, 2**20])
+def _many(request, monkeypatch):
+    monkeypatch.setattr(module, "_MANY", request.param)
 
 
 def by_torch(hidden, weight, bias, targets):
