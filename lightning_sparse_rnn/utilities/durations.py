@@ -9,7 +9,7 @@ def duration(seconds: float) -> str:
     """Return a length of time as a person would say it, in its two largest units.
 
     >>> duration(42.4), duration(200), duration(8000), duration(200_000)
-    ('42 s', '3 min 20 s', '2 h 13 min', '2 d 8 h')
+    ('42 s', '3 min 20 s', '2 h 13 min', '2 d 7 h')
     """
     whole = max(0, round(seconds))
     parts: list[tuple[str, int]] = []

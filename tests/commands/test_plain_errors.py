@@ -13,7 +13,7 @@ from lightning_sparse_rnn.commands.train import main
 MISTAKES = {
     "prune_rate=2": "Expected `prune_rate` in [0, 1), got 2. Did you mean 0.02?",
     "model.network.dropout=2": "Expected `dropout` in [0, 1), got 2. Did you mean 0.02?",
-    "+model.network.unheard_of=1": "StackedLSTM.__init__() got an unexpected keyword argument 'unheard_of'",
+    "+model.network.unheard_of=1": "__init__() got an unexpected keyword argument 'unheard_of'",
     "optimizer.lr=abc": "Expected `lr` to be a number, got 'abc'.",
     "data=folder": "Expected a value for data.root, got none.",
     "data.bptt=3.5": "Expected `bptt` to be a whole number of at least 1, got 3.5.",

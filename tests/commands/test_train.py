@@ -14,6 +14,7 @@ from small_runs import EPOCHS, small_config, table, weights
 from lightning_sparse_rnn.commands.evaluate import main as run_test
 from lightning_sparse_rnn.commands.generate import main as generate
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs.folder import kept_masks
 from lightning_sparse_rnn.runs.training import train
 
 
@@ -32,6 +33,7 @@ def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: 
         "checkpoints/last.ckpt",
         "config.yaml",
         *(f"masks/{epoch:04d}.npz" for epoch in range(EPOCHS)),
+        "masks/start.npz",
         "metrics.csv",
         "results.json",
         "run.png",
@@ -225,5 +227,5 @@ def test_a_run_that_ends_by_steps_says_that_averages_wait_for_their_trigger(
 @pytest.mark.parametrize("end", [["trainer.max_epochs=12"], ["trainer.max_epochs=-1", "+trainer.max_steps=24"]])
 def test_about_ten_topologies_are_kept_and_the_last(end: list[str], text: Path, tmp_path: Path) -> None:
     train(small_config(text, tmp_path, *end, "+trainer.limit_train_batches=2"), tmp_path / "run")
-    kept = sorted(int(path.stem) for path in (tmp_path / "run" / "masks").iterdir())
+    kept = [epochs - 1 for epochs, _ in kept_masks(tmp_path / "run")]
     assert kept == [0, 2, 4, 6, 8, 10, 11]

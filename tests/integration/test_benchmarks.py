@@ -101,7 +101,7 @@ class TestHeadline:
         from benchmarks.headline import RECIPE, folder_of
 
         folder = folder_of([*RECIPE, "data.root=x", "output=/y"])
-        assert folder == Path("/y/data.root=x,experiment=ptb_stacked_lstm,matmul_precision=high")
+        assert folder == Path("/y/matmul_precision=high,experiment=ptb_stacked_lstm,root=x")
 
     def test_summary(self, benchmarks: Path, tmp_path: Path) -> None:
         from benchmarks.headline import summary

@@ -169,6 +169,7 @@ if float(given["optimizer.lr"]) < 0:
     raise SystemExit("Expected a learning rate of at least 0.")
 folder = pathlib.Path(given["hydra.run.dir"])
 results = {"val_ppl": 50.5, "live_weights": 12, "epochs": 16, "versions": {"torch": "2.5.0"}}
+folder.mkdir(parents=True, exist_ok=True)
 (folder / "results.json").write_text(json.dumps(results))
 (folder / "metrics.csv").write_text("epoch,train_ppl\\n0,300.0\\n1,199.0\\n2,150.0\\n")
 """
