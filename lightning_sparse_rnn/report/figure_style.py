@@ -66,11 +66,12 @@ class Drawing:
 
     Attributes:
         svg: an ``<svg>`` element for the page.
-        kind: ``"wide"`` for a figure that has a line of the page to itself, ``"panel"`` for one of many of a kind.
+        kind: ``"wide"`` for a figure that takes half of a line of the page, ``"panel"`` for one of many of a kind,
+            ``"scale"`` for one that stands above the others and says what their colours mean.
     """
 
     svg: str
-    kind: Literal["wide", "panel"]
+    kind: Literal["wide", "panel", "scale"]
 
 
 def as_svg(figure: Figure, says: str) -> str:
@@ -93,7 +94,7 @@ def as_svg(figure: Figure, says: str) -> str:
     mark = f"f{hashlib.blake2b((says + svg).encode(), digest_size=5).hexdigest()}-"
     svg = re.sub(r'(\sid="|href="#|url\(#)', lambda found: found.group(1) + mark, svg)
     size = f'style="width: {figure.get_figwidth() * _PIXELS:.0f}px"'
-    return svg.replace("<svg", f'<svg role="img" {size} aria-label="{html.escape(says)}"', 1).strip()
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}" {size}', 1).strip()
 
 
 def panel_axes(title: str) -> tuple[Figure, Axes]:

@@ -44,14 +44,13 @@ def mask_figures(all_views: Sequence[Views]) -> list[Drawing]:
 
 
 def _scale(top: float) -> Drawing:
-    figure = Figure(figsize=(3 * _WIDTH, 0.7))  # as wide as a line of the page
-    axes = figure.add_axes((0.02, 0.4, 0.25, 0.22))
+    figure = Figure(figsize=(_WIDTH, 0.7))
+    axes = figure.add_axes((0.05, 0.4, 0.9, 0.22))
     axes.imshow(np.linspace(0, top, 24)[None], cmap="Blues", aspect="auto", interpolation="none", extent=(0, top, 0, 1))
     axes.set_yticks([])
     axes.set_title("share of live weights in a cell", loc="left")
-    return Drawing(
-        as_svg(figure, f"The scale of the masks' figures: shares of live weights from 0 to {top:.2f}"), "panel"
-    )
+    says = f"The scale of the masks' figures: shares of live weights from 0 to {top:.2f}"
+    return Drawing(as_svg(figure, says), "scale")
 
 
 def _masks(found: Views, top: float) -> Drawing:
