@@ -9,8 +9,9 @@ from pathlib import Path
 from lightning_sparse_rnn import __version__
 from lightning_sparse_rnn.report.distances import Meter, measure
 from lightning_sparse_rnn.report.groups import group_runs
-from lightning_sparse_rnn.report.page import Report, as_html, build
-from lightning_sparse_rnn.report.tables import as_csv, as_markdown
+from lightning_sparse_rnn.report.page import Report, as_html
+from lightning_sparse_rnn.report.sections import build
+from lightning_sparse_rnn.report.table import as_csv, as_markdown, shown
 from lightning_sparse_rnn.runs.reading import read_run
 from lightning_sparse_rnn.utilities.whole_files import write_text
 
@@ -50,4 +51,4 @@ def _markdown(made: Report) -> str:
     for title, items in (("Please note", made.problems), ("Left out", made.left_out)):
         if items:
             lines += [f"{title}:", "", *(f"- {item}" for item in items), ""]
-    return "\n".join(lines) + "\n" + "\n".join(as_markdown(table) for table in made.tables)
+    return "\n".join(lines) + "\n" + "\n".join(as_markdown(shown(table)) for table in made.tables)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from lightning_sparse_rnn.report.figure_style import (
     GREY,
+    HALF,
     INK,
     Drawing,
     as_svg,
@@ -41,7 +42,7 @@ _MOST_POINTS = 60  # in a line of the background
 
 def final_perplexities(groups: Sequence[Group]) -> Drawing:
     """A row for each group, in order: a dot for each seed, a bar at the mean, and one standard deviation around it."""
-    figure = Figure(figsize=(5.0, 0.9 + 0.27 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(HALF, 0.9 + 0.27 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for row, group in enumerate(groups):
         values = group.values("test_ppl")
@@ -52,21 +53,22 @@ def final_perplexities(groups: Sequence[Group]) -> Drawing:
         axes.plot(values, [row] * len(values), "o", color=INK, markersize=4, alpha=0.6, markeredgewidth=0)
         axes.plot([mean], [row], "|", color="black", markersize=13, markeredgewidth=1.6)
         axes.annotate(f"{mean:.1f}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0), va="center",
-                      fontsize=8.5, textcoords="offset points", annotation_clip=False)  # fmt: skip
-    axes.set_yticks(range(len(groups)), [cut(group.name, 34) for group in groups], fontsize=8.5)
+                      textcoords="offset points", annotation_clip=False)  # fmt: skip
+    axes.set_yticks(range(len(groups)), [cut(group.name, 34) for group in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    axes.set_xlabel("test perplexity (lower is better)", fontsize=8.5)
-    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel("test perplexity (lower is better)")
     axes.grid(axis="x", alpha=0.3)
     several = any(len(group.values("test_ppl")) > 1 for group in groups)
     marks = "dots: seeds, bar: mean, grey: ± standard deviation" if several else "one seed each"
-    figure.suptitle(f"Test perplexity: {marks}", x=0.01, ha="left", fontsize=9)
+    figure.suptitle(f"Test perplexity: {marks}", x=0.01, ha="left")
     bare(axes)
     best = f"{groups[0].name}, {groups[0].mean('test_ppl'):.1f}"
     return Drawing(as_svg(figure, f"Test perplexity of {len(groups)} methods; lowest: {best}"), "wide")
 
 
-def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, float] | None) -> Drawing:
+def curves(
+    group: Group, others: Mapping[str, Points], limits: tuple[float, float] | None, *, keyed: bool = True
+) -> Drawing:
     """A group's perplexity over epochs, its first validations of averaged weights marked, and other groups behind it.
 
     Args:
@@ -74,6 +76,7 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
         others: mean validation curves by the names of their groups, of :func:`mean_curve`; the group's own may be
             among them.
         limits: the range of perplexity that is shown.
+        keyed: whether the figure says what its lines are.
     """
     figure, axes = panel_axes(group.name)
     for name, points in others.items():
@@ -89,7 +92,7 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
         axes.plot(*zip(*trained, strict=True), color="black", linewidth=1, linestyle=":")
     if averaged:
         axes.plot(*zip(*averaged, strict=True), "v", color="black", markersize=5)
-    axes.set_ylabel("perplexity (log scale)", fontsize=8)
+    axes.set_ylabel("perplexity (log scale)")
     log_perplexity(axes, limits)
     several = len(group.runs) > 1
     key = [
@@ -101,7 +104,8 @@ def curves(group: Group, others: Mapping[str, Points], limits: tuple[float, floa
         key.append(Line2D([], [], color="black", marker="v", markersize=4, linestyle="", label=label))
     if len(others) > 1:
         key.append(Line2D([], [], color=GREY, linewidth=0.8, label="other methods"))
-    axes.legend(handles=key, frameon=False, fontsize=6.5, loc="upper right", labelspacing=0.25, borderaxespad=0.0)
+    if keyed:
+        axes.legend(handles=key, frameon=False, loc="upper right", labelspacing=0.2, borderaxespad=0.0)
     says = f"Perplexity over epochs of {group.name}"
     if averaged:
         when = " or ".join(f"{epoch:g}" for epoch in sorted({epoch for epoch, _ in averaged}))
@@ -148,7 +152,7 @@ def mean_curve(group: Group, name: str) -> Points:
 
 def over_sparsity(groups: Sequence[Group]) -> Drawing:
     """Test perplexity against sparsity, a line for each method; a dense network's is horizontal."""
-    figure = Figure(figsize=(5.0, 3.3), layout="constrained")
+    figure = Figure(figsize=(HALF, 3.4), layout="constrained")
     axes = figure.subplots()
     found = by_sparsity(groups)
     for index, points in enumerate(found.values()):
@@ -156,14 +160,13 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
     ends = {method: points[-1] for method, points in found.items()}
     right = max(x for points in found.values() for x, _ in points)
     for method, value in _only_dense(groups).items():
-        axes.axhline(value, color="0.4", linewidth=0.9, linestyle=(0, (8, 4)))
+        axes.axhline(value, color="#666666", linewidth=0.9, linestyle=(0, (8, 4)))
         ends[method] = (right, value)
-    axes.set_xlabel("sparsity: share of weights that are zero", fontsize=8.5)
-    axes.set_ylabel("test perplexity (log scale)", fontsize=8.5)
-    axes.tick_params(labelsize=8)
+    axes.set_xlabel("sparsity: share of weights that are zero")
+    axes.set_ylabel("test perplexity (log scale)")
     log_perplexity(axes, None)
     axes.grid(alpha=0.25)
-    figure.suptitle("Test perplexity against sparsity, mean over seeds", x=0.01, ha="left", fontsize=9)
+    figure.suptitle("Test perplexity against sparsity, mean over seeds", x=0.01, ha="left")
     bare(axes)
     figure.draw_without_rendering()  # which sets the limits
     label_ends(axes, ends)

@@ -1,27 +1,21 @@
-"""The report's tables: their values, and how these become CSV and Markdown."""
+"""The report's tables: what stands in them."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_sparse_rnn.report.groups import Group, by_corpus, differing_settings
 from lightning_sparse_rnn.report.series import per_tensor, short
 from lightning_sparse_rnn.report.significance import paired_difference
+from lightning_sparse_rnn.report.table import Table
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
-    "Table",
     "accounting",
-    "as_csv",
-    "as_markdown",
-    "as_text",
     "budgets",
     "comparisons",
     "differences",
@@ -29,29 +23,7 @@ __all__ = [
     "moves_by_tensor",
     "runs_table",
     "settings",
-    "texts",
 ]
-
-
-@dataclass
-class Table:
-    """A table of texts and numbers.
-
-    Attributes:
-        name: the name of its file, without ``.csv``.
-        title: what it shows.
-        text: how to read it.
-        columns: the columns' heads.
-        rows: lists of values, as long as ``columns``; ``None`` where there is no value.
-        best: the index of the row that is to stand out, if there is one.
-    """
-
-    name: str
-    title: str
-    text: str
-    columns: list[str]
-    rows: list[list[Any]] = field(default_factory=list)
-    best: int | None = None
 
 
 def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
@@ -133,10 +105,10 @@ def differences(groups: Sequence[Group]) -> dict[str, Table]:
                 name="differences" if len(by_corpus(groups)) == 1 else f"differences_{len(found) + 1}",
                 title=f"Test perplexity beside {reference.name}",
                 text=f"Each method's test perplexity minus that of {reference.name} with the same seed, in the mean "
-                "over the seeds that both have: above 0 the method is worse. From, to: Student's 95 % interval for "
-                "paired seeds; if it holds 0, these seeds do not tell the two apart, and a single seed has none. Of "
-                "twenty methods that do not differ, about one is told apart by chance.",
-                columns=["method", "paired seeds", "mean difference", "from", "to", "told apart"],
+                "over the seeds that both have: above 0 the method is worse. From, to: Student's 95 % interval of the "
+                "mean over paired seeds; if it holds 0, these seeds do not tell the two apart, and a single seed has "
+                "no interval. Of twenty methods that do not differ, about one is told apart by chance.",
+                columns=["method", "seeds", "difference", "from", "to", "told apart"],
                 rows=rows,
             )
     return found
@@ -172,19 +144,38 @@ def accounting(groups: Sequence[Group]) -> Table | None:
 
 
 def settings(groups: Sequence[Group]) -> Table | None:
-    """Return the settings in which groups differ."""
-    # The name of the method is part of the group's name already.
-    differing = {name: values for name, values in differing_settings(groups).items() if name != "chosen.method"}
+    """Return the settings in which groups differ.
+
+    What only one class has is no difference of settings: a dense network has no prune rate. Groups are compared in the
+    settings of a class where they have that class. Which classes they have, their configs' names say, and where these
+    are the same, ``_target_``.
+    """
+    differing = {name: values for name, values in differing_settings(groups).items() if _tells(name, groups)}
     if not differing:
         return None
     return Table(
         name="settings",
         title="Settings that differ",
-        text="All other settings are the same in every run, apart from seeds and places. Where several settings differ "
-        "in the same way, one stands for all.",
+        text="All other settings are the same in every run that has them, apart from seeds and places. Where several "
+        "settings differ in the same way, one stands for all.",
         columns=["method", *differing],
         rows=[[group.name, *(values[index] for values in differing.values())] for index, group in enumerate(groups)],
     )
+
+
+def _tells(name: str, groups: Sequence[Group]) -> bool:
+    """Whether a setting that differs says something that neither methods' names nor those of other configs say."""
+    if name == "chosen.method":  # part of the group's name already
+        return False
+    section, _, key = name.rpartition(".")
+    if key == "_target_":
+        config = f"chosen.{name.partition('.')[0]}"
+        return len({group.runs[0].settings.get(config) for group in groups}) == 1
+    values: dict[Any, set[str]] = {}
+    for group in groups:
+        of_class = values.setdefault(group.runs[0].settings.get(f"{section}._target_"), set())
+        of_class.add(repr(group.runs[0].settings.get(name)))
+    return any(len(found) > 1 for found in values.values())
 
 
 def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
@@ -255,6 +246,7 @@ def distances_between(names: Sequence[str], values: Sequence[Sequence[float | No
         text="Mean over tensors; 0: the same, 1: nothing in common. On the diagonal: between two seeds of one method.",
         columns=["method", *names],
         rows=[[own, *(_rounded(value, 3) for value in row)] for own, row in zip(names, values, strict=True)],
+        folded=True,
     )
 
 
@@ -268,49 +260,6 @@ def moves_by_tensor(found: Mapping[str, Mapping[str, float]]) -> Table:
         columns=["method", *(short(tensor) for tensor in tensors)],
         rows=[[name, *(_rounded(own.get(tensor), 3) for tensor in tensors)] for name, own in found.items()],
     )
-
-
-def as_csv(table: Table) -> str:
-    """Return the table as CSV, with the columns' heads in the first line."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([["" if value is None else value for value in row] for row in table.rows])
-    return text.getvalue()
-
-
-def as_markdown(table: Table) -> str:
-    """Return the table with its title and text as Markdown; the best row is bold."""
-    lines = [f"## {table.title}", "", table.text, "", _line(table.columns), _line(["---"] * len(table.columns))]
-    for index, cells in enumerate(texts(table)):
-        lines.append(_line([f"**{cell}**" if cell else cell for cell in cells] if index == table.best else cells))
-    return "\n".join(lines) + "\n"
-
-
-def texts(table: Table) -> list[list[str]]:
-    """Return the rows as they are shown: fractions in one column have the same number of digits."""
-    columns = []
-    for column in zip(*table.rows, strict=True):
-        digits = {str(value).partition(".")[2] for value in column if isinstance(value, float)}
-        even = all(part.isdigit() for part in digits)
-        most = max((len(part) for part in digits), default=0)
-        columns.append(
-            [f"{value:.{most}f}" if even and isinstance(value, float) else as_text(value) for value in column]
-        )
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
-def as_text(value: Any) -> str:
-    """Return a value as it is shown: whole numbers with commas, nothing for ``None``."""
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_sparse_rnn.runs.naming import check_name, run_name
 from lightning_sparse_rnn.runs.old_configs import without_usual_options
 
-__all__ = ["CONFIG_DIR", "chosen", "in_one_line", "model_config", "sweep_folder"]
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder"]
 
 _PACKAGE = Path(__file__).parent.parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -33,16 +33,6 @@ def chosen() -> dict[str, str | None]:
         return {}
     choices = HydraConfig.get().runtime.choices
     return {group: choices[group] for group in _GROUPS}
-
-
-def in_one_line(config: DictConfig) -> str:
-    """Say what a run's config is about: its method, network, text and seed."""
-    names, method = config.get("chosen") or {}, config.method
-    words = {"sparsity": "sparsity", "prune_rate": "prune rate", "weights_of_sparsity": "as small as at sparsity"}
-    values = [f"{word} {method[key]:g}" for key, word in words.items() if method.get(key)]
-    of_method = ", ".join([str(name) for name in [names.get("method")] if name] + values)
-    others = [names.get("experiment") or names.get("data"), names.get("model"), f"seed {config.seed}"]
-    return " · ".join(str(part) for part in (of_method, *others) if part)
 
 
 def model_config(config: DictConfig, vocab_size: int) -> Any:

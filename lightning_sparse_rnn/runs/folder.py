@@ -68,11 +68,13 @@ def masks_after(folder: Path, epoch: int) -> Path:
 
 
 def masks_at_start(folder: Path) -> Path:
-    """Return the path of the topology with which the run's first step was made."""
+    """Return the path of the topology of the first step, which is kept where updates come within the first epoch."""
     return folder / MASKS / "start.npz"
 
 
 def kept_masks(folder: Path) -> list[tuple[int, Path]]:
     """Return the files of the topologies that were kept, each with the number of epochs trained, in order."""
+    start = masks_at_start(folder)
     found = [(path.stem, path) for path in (folder / MASKS).glob("*.npz")]
-    return sorted((int(stem) + 1, path) for stem, path in found if stem.isdigit())
+    after = sorted((int(stem) + 1, path) for stem, path in found if stem.isdigit())
+    return [*([(0, start)] if start.exists() else []), *after]

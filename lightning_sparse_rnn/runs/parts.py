@@ -19,12 +19,12 @@ from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, Who
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.checkpoint_callbacks import BestCheckpoint
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.runs.config import in_one_line, model_config
+from lightning_sparse_rnn.runs.config import model_config
 from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
 from lightning_sparse_rnn.runs.progress_bar import EpochLines
 from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
-from lightning_sparse_rnn.runs.run_picture import RunPicture
+from lightning_sparse_rnn.runs.run_picture import RunPicture, in_two_lines
 
 __all__ = ["Parts", "make_parts"]
 
@@ -88,7 +88,7 @@ def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None)
     method = make(config.method) if "_target_" in config.method else None
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
     first = [made.pop("averaging", None), method, written]
-    last = RunPicture(in_one_line(config))
+    last = RunPicture(in_two_lines(config))
     return [callback for callback in (*first, *made.values(), last) if callback is not None]
 
 

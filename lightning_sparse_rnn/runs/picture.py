@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_sparse_rnn.runs.mask_picture import plot_masks, shown_tensor
+from lightning_sparse_rnn.runs.mask_picture import MaskView, highest, plot_masks
 
-__all__ = ["STYLES", "draw_run", "plot_densities"]
+__all__ = ["ONE_SIZE", "STYLES", "draw_run", "plot_densities"]
 
 #: Line styles for the curves of one plot, told apart by lightness and dash, in black and white too.
 STYLES: list[dict[str, Any]] = [
@@ -22,52 +22,53 @@ STYLES: list[dict[str, Any]] = [
     {"color": "#000000", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#8c8c8c", "linestyle": (0, (1, 1))},
 ]
+#: Settings of matplotlib for figures whose texts all have one size, in points.
+ONE_SIZE: dict[Any, Any] = {"font.size": 9, "axes.titlesize": "medium", "figure.titlesize": "medium"}
+_WIDTH = 7.2
 
 
 def draw_run(
     rows: Sequence[Mapping[str, Any]],
-    topology: Sequence[Mapping[str, Any]],
-    masks: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    topology: Iterable[Mapping[str, Any]],
     *,
     about: str = "",
-    unigram: float | None = None,
-    test: float | None = None,
+    results: Mapping[str, Any] | None = None,
+    masks: tuple[str, Sequence[MaskView]] | None = None,
 ) -> Figure:
     """Draw perplexity over epochs, the gates' densities below it, and at the bottom the masks of a recurrent matrix.
 
     Args:
         rows: a run's epochs, as in ``metrics.csv``.
         topology: its topology, as in ``topology.csv``; empty for a run without sparsity.
-        masks: topologies to show, each with words that say which: masks by name of their tensor.
-        about: what run it is, in one line.
-        unigram: test perplexity of a unigram model.
-        test: the run's test perplexity.
+        about: lines that say what run it is.
+        results: what is known of its results, as in ``results.json``: the test perplexity is marked, and a line drawn
+            at that of a unigram model.
+        masks: the matrix's name, and views of its masks.
     """
     densities: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in topology:
         gates = densities.setdefault(row["tensor"], {})
         gates.setdefault(row["gate"], []).append((row["epoch"], row["density"]))
     densities = {tensor: gates for tensor, gates in densities.items() if len(gates) > 1}
-    shown = shown_tensor(topology) if masks else None
-    heights = [3.4]
-    if densities:
-        heights.append(2.2 * ((len(densities) + 1) // 2))
-    if shown:
-        heights.append(3.6)
-    figure = Figure(figsize=(7.0, sum(heights) + 0.3 * bool(about)), layout="constrained")
-    if about:
-        figure.suptitle(about, fontsize=8, x=0.01, ha="left")
-    parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
-    _plot_perplexity(next(parts).subplots(), rows, unigram, test)
+    heights = [3.2 + 0.17 * len(about.splitlines())]
+    heights += [0.5 + 1.5 * ((len(densities) + 1) // 2)] if densities else []
+    heights += [3.4] if masks else []
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+    _plot_perplexity(next(parts), rows, results or {}, about)
     if densities:
         plot_densities(next(parts), densities)
-    if shown:
-        tensor, gates_of_it = shown
-        plot_masks(next(parts), tensor, gates_of_it, [(which, by_name[tensor]) for which, by_name in masks])
+    if masks:
+        _plot_masks(next(parts), *masks)
     return figure
 
 
-def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]], unigram: float | None, test: float | None) -> None:
+def _plot_perplexity(
+    figure: SubFigure, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], about: str
+) -> None:
+    axes: Axes = figure.subplots()
+    if about:
+        figure.suptitle(about, x=0.01, ha="left")
     for index, (name, label) in enumerate((("train_ppl", "training"), ("val_ppl", "validation"))):
         points = [(row["epoch"] + 1, row[name]) for row in rows if name in row]
         if points:
@@ -75,20 +76,19 @@ def _plot_perplexity(axes: Axes, rows: Sequence[Mapping[str, Any]], unigram: flo
     began = next((row["epoch"] for row in rows if row["averaging"]), None)
     if began is not None:
         axes.axvline(began, color="0.4", linewidth=1)
-        axes.annotate("averaging begins", (began, 0.03), xycoords=("data", "axes fraction"), rotation=90, va="bottom",
-                      ha="right", color="0.3", fontsize=8)  # fmt: skip
+        axes.annotate("averaging begins", (began, 0.97), xycoords=("data", "axes fraction"), xytext=(-3, 0),
+                      textcoords="offset points", rotation=90, va="top", ha="right", color="0.3",
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
+    unigram, test = results.get("unigram_ppl"), results.get("test_ppl")
     if unigram is not None:
-        axes.axhline(
-            unigram, label=f"test of an add-one unigram model: {unigram:.1f}", color="0.5", linestyle=(0, (1, 2))
-        )
+        axes.axhline(unigram, label=f"unigram model, test: {unigram:.1f}", linewidth=1.2, **STYLES[5])
     if test is not None:
-        axes.plot(len(rows), test, "*", color="#d95f0e", markersize=10, linestyle="", label=f"test: {test:.2f}")
+        axes.plot([len(rows)], [test], "D", label=f"test: {test:.2f}", color="black", markersize=5)
     axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)", yscale="log")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("Perplexity", loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False)
     axes.grid(alpha=0.25)
 
 
@@ -99,18 +99,28 @@ def plot_densities(
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
     grid = figure.subplots((len(densities) + 1) // 2, min(2, len(densities)), sharex=True, sharey=True, squeeze=False)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title, x=0.01, ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
         for index, (gate, points) in enumerate(gates.items()):
-            axes.plot(*zip(*points, strict=True), label=gate, **STYLES[index % len(STYLES)])
+            marker = "o" if len(points) == 1 else None  # one update is a point, and no line
+            axes.plot(*zip(*points, strict=True), label=gate, marker=marker, **STYLES[index % len(STYLES)])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(tensor, fontsize=8)
+        axes.set_title(tensor)
         axes.grid(alpha=0.25)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False)
     for axes in grid[-1]:
-        axes.set_xlabel("epochs trained", fontsize=8)
+        axes.set_xlabel("epochs trained")
     for axes in grid[:, 0]:
-        axes.set_ylabel("density", fontsize=8)
+        axes.set_ylabel("density")
+
+
+def _plot_masks(figure: SubFigure, name: str, shown: Sequence[MaskView]) -> None:
+    panels = list(figure.subplots(1, len(shown), squeeze=False)[0])
+    image = plot_masks(panels, shown, highest(shown))
+    (rows, columns), cells = shown[0].shape, shown[0].cells.shape
+    figure.colorbar(image, ax=panels, label="share of live weights in a cell", fraction=0.04, pad=0.02)
+    size = f"cells of about {rows / cells[0]:.0f} × {columns / cells[1]:.0f} weights"
+    figure.suptitle(f"Where the live weights of {name} are ({rows:,} × {columns:,}, {size})", x=0.01, ha="left")

@@ -105,8 +105,10 @@ class RunRecord(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self.rows or self._topology is None or masks_at_start(self._folder).exists():
+            return
         # Not before the first step, which some methods allocate their masks in.
-        if batch_idx == 0 and trainer.current_epoch == 0 and self._topology is not None:
+        if not self._topology.topology.awaits_gradients and not self._has_moved:
             self._save_masks(masks_at_start(self._folder))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,6 +135,11 @@ class RunRecord(Checkpoint):
         if self._topology is not None:
             self._keep_masks(trainer)
 
+    @property
+    def _has_moved(self) -> bool:
+        """Whether the topology is another than the one that the run began with."""
+        return self._topology is not None and len(self._topology.updates) > 1
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds_before, self._started = self.seconds, None
 
@@ -149,6 +156,8 @@ class RunRecord(Checkpoint):
         last = trainer.current_epoch == epochs - 1
         if trainer.current_epoch % every == 0 or last:
             self._save_masks(masks_after(self._folder, trainer.current_epoch))
+        if trainer.current_epoch == 0 and not self._has_moved:  # updates go by epochs, and it has just been kept
+            self._remove_start()
 
     @rank_zero_only
     def _save_masks(self, path: Path) -> None:
@@ -156,6 +165,10 @@ class RunRecord(Checkpoint):
         topology = self._topology.topology
         path.parent.mkdir(exist_ok=True)
         save_masks(path, {name: topology.masks[parameter] for name, parameter in topology.parameters.items()})
+
+    @rank_zero_only
+    def _remove_start(self) -> None:
+        masks_at_start(self._folder).unlink(missing_ok=True)
 
     @rank_zero_only
     def _write(self) -> None:

@@ -14,6 +14,7 @@ from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
+from lightning_sparse_rnn.utilities.processor import computed_on
 
 if TYPE_CHECKING:
     from lightning_sparse_rnn.runs.parts import Parts
@@ -45,6 +46,7 @@ def results_of(parts: Parts, seed: int) -> dict[str, Any]:
         "averaging_began_epoch": None if averaging is None else averaging.began_epoch,
         "seconds": round(parts.record.seconds, 1),
         "seed": seed,
+        "machine": computed_on(parts.trainer.strategy.root_device),
     }
 
 

@@ -15,17 +15,16 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_sparse_rnn.checkpoints.fits import check_text
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, peek
-from lightning_sparse_rnn.runs.config import in_one_line
 from lightning_sparse_rnn.runs.config_checks import check_config
 from lightning_sparse_rnn.runs.continuing import Continued, begin_longer, compared, shorter_runs_beside
-from lightning_sparse_rnn.runs.folder import CHECKPOINTS, RESULTS
+from lightning_sparse_rnn.runs.folder import CHECKPOINTS, PICTURE, RESULTS
 from lightning_sparse_rnn.runs.jobs import RunInterrupted, worked_on
 from lightning_sparse_rnn.runs.loggers import finish, hyperparameters, log_end
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.parts import Parts, make_parts
 from lightning_sparse_rnn.runs.quiet import quiet
 from lightning_sparse_rnn.runs.results import results_of, summary, versions
-from lightning_sparse_rnn.runs.run_picture import draw_picture
+from lightning_sparse_rnn.runs.run_picture import draw_picture, in_two_lines
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["train"]
@@ -133,13 +132,15 @@ def _test(parts: Parts) -> None:
 
 
 def _draw(parts: Parts, config: DictConfig, folder: Path, results: dict[str, Any]) -> Any:
-    """Draw the run, and return the figure; ``None`` where what it takes is not installed."""
-    about = f"{in_one_line(config)} · {results['live_weights']:,} of {results['total_weights']:,} weights live"
+    """Draw the run, and return the figure; ``None`` where that fails, which is said and costs nothing else."""
+    live = f"{results['live_weights']:,} of {results['total_weights']:,} weights live"
     try:
-        return draw_picture(folder, parts.record, about, results["unigram_ppl"], results["test_ppl"])
+        return draw_picture(folder, parts.record, f"{in_two_lines(config)}\n{live}", results)
     except ModuleNotFoundError as error:
         _say(str(error))
-        return None
+    except Exception as error:
+        _say(f"{PICTURE} could not be drawn: {error}")
+    return None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,12 @@ def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load_masks(path: Path) -> dict[str, np.ndarray]:
+def load_masks(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read what :func:`save_masks` wrote: boolean arrays by name.
+
+    Args:
+        path: the file.
+        names: which masks to read; those that are not there are left out. ``None``: all of them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,6 +47,7 @@ def load_masks(path: Path) -> dict[str, np.ndarray]:
             return {
                 name: unpack_bits(torch.from_numpy(arrays[_MASK + name]), math.prod(shape)).numpy().reshape(shape)
                 for name, shape in shapes.items()
+                if names is None or name in names
             }
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is no file of masks, or is cut short: {error}") from error

@@ -42,7 +42,7 @@ def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: 
     assert json.loads((folder / "results.json").read_text()) == results
     assert set(results) >= {
         "test_ppl", "val_ppl", "sparsity", "live_weights", "total_weights", "epochs", "averaging_began_epoch",
-        "seconds", "seed", "versions",
+        "seconds", "seed", "versions", "machine",
     }  # fmt: skip
 
     metrics = table(folder / "metrics.csv")

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing is wider than a phone, and nothing goes wrong."""
+"""The page in a real browser: nothing is wider than a phone, nor cut on a screen, and nothing goes wrong."""
 
 import html
 import re
@@ -18,15 +18,21 @@ OPTIONS = [
 ]  # fmt: skip
 # A window cannot be as narrow as a phone everywhere; a frame can, and has the page's own media queries.
 MEASURE = """<!doctype html><body><iframe id="phone" style="width:390px;height:800px;border:0" srcdoc="PAGE"></iframe>
+<iframe id="screen" style="width:1300px;height:800px;border:0" srcdoc="PAGE"></iframe>
 <pre id="found"></pre><script>
 onload = () => {
   const page = document.getElementById("phone").contentDocument;
   const wide = [...page.querySelectorAll("body *")].filter(
     each => !each.closest("table, svg") && each.getBoundingClientRect().right > 390.5).map(each => each.tagName);
   const flat = [...page.querySelectorAll("svg")].filter(
-    each => each.getBoundingClientRect().width < 300 || each.getBoundingClientRect().height < 80);
-  document.getElementById("found").textContent = JSON.stringify(
-    [page.documentElement.scrollWidth, wide.join(" "), flat.length, page.querySelectorAll("svg").length]);
+    each => each.getBoundingClientRect().width < 300 || each.getBoundingClientRect().height < 60);
+  const screen = document.getElementById("screen").contentDocument;
+  const cut = [...screen.querySelectorAll(".two .scroll, .beside .scroll")].filter(
+    each => each.scrollWidth > each.clientWidth);
+  const widths = new Set([...screen.querySelectorAll("svg")].map(
+    each => Math.round(100 * each.getBoundingClientRect().width / each.viewBox.baseVal.width)));
+  document.getElementById("found").textContent = JSON.stringify([page.documentElement.scrollWidth, wide.join(" "),
+    flat.length, page.querySelectorAll("svg").length, cut.length, widths.size]);
 }</script>"""
 
 
@@ -52,9 +58,11 @@ def test_it_fits_a_phone_and_the_console_stays_empty(tmp_path: Path) -> None:
     frame.write_text(MEASURE.replace("PAGE", html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
     shown, console = browse(frame, tmp_path / "profile")
     assert console == []
-    found = re.search(r'<pre id="found">\[(\d+),"(.*?)",(\d+),(\d+)\]</pre>', shown)
+    found = re.search(r'<pre id="found">\[(\d+),"(.*?)",(\d+),(\d+),(\d+),(\d+)\]</pre>', shown)
     assert found is not None
     assert int(found[1]) <= 390
     assert found[2] == ""
     assert int(found[3]) == 0
     assert int(found[4]) > 8
+    assert int(found[5]) == 0  # tables that share a line are not cut
+    assert int(found[6]) == 1  # texts have one size in all figures

@@ -13,7 +13,8 @@ from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.files import write_report
 from lightning_sparse_rnn.report.page import Figures, Report
-from lightning_sparse_rnn.report.tables import texts
+from lightning_sparse_rnn.report.table import shown as shown_columns
+from lightning_sparse_rnn.report.table import texts
 
 VOID = {"meta", "link", "wbr", "br", "img", "hr"}
 
@@ -97,7 +98,7 @@ def test_it_needs_nothing_but_itself(text: str) -> None:
     assert "http" not in text.replace("http-equiv", "")
     assert not {"script", "iframe", "object", "embed", "base", "img"} & page.tags
     assert "@import" not in text
-    outside = [link for link in page.links if not link.startswith(("#", "data:,"))]
+    outside = [link for link in page.links if not link.startswith(("#", "data:,", "data:image/png;base64,"))]
     assert outside == []
 
 
@@ -117,7 +118,7 @@ def test_every_figure_says_what_it_shows(text: str) -> None:
     page = Page(text)
     assert len(page.svgs) == text.count('role="img" aria-label="') > 8
     for svg in page.svgs:
-        axes = ("perplexity", "sparsity", "epochs trained", "weights", "nothing in common")
+        axes = ("perplexity", "sparsity", "epochs trained", "weights", "nothing in common", "at the start")
         assert any(label in svg for label in axes)
         assert len(svg.split()) > 5
     assert any("static, sparsity 0.8" in svg for svg in page.svgs)  # whole, though coordinates are rounded
@@ -134,12 +135,13 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
     ]  # fmt: skip
     assert sorted(path.stem for path in (folder / "report").glob("*.csv")) == sorted(names)
     for table, shown in zip(made.tables, page.tables, strict=True):
+        whole, table = table, shown_columns(table)
         assert [[cell.strip() for cell in row] for row in shown] == [table.columns, *texts(table)]
         content = (folder / "report" / f"{table.name}.csv").read_text(encoding="utf-8")
         read = list(csv.reader(io.StringIO(content, newline="")))
         assert read == [
-            table.columns,
-            *([("" if value is None else str(value)) for value in row] for row in table.rows),
+            whole.columns,
+            *([("" if value is None else str(value)) for value in row] for row in whole.rows),
         ]
         lines = [line.replace("**", "") for line in markdown.partition(f"## {table.title}\n")[2].splitlines()]
         first = lines.index(f"| {' | '.join(table.columns)} |")
@@ -159,24 +161,29 @@ def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> Non
 
 def test_lines_that_coincide_are_said_and_not_drawn(made: Report, folder: Path) -> None:
     topology = next(section for section in made.sections if section.anchor == "topology")
-    layers, gates, moved = (block for block in topology.blocks if isinstance(block, Figures))
+    layers, gates, moved, masks = (block for block in topology.blocks if isinstance(block, Figures))
     # The word matrix stays at 8 weights and the recurrent one at 16, whose gates trade; each epoch moves 3 × 2.
     assert layers.text.endswith(
         "No tensor's share ever changes in selfish, static, sparsity 0.5, static, sparsity 0.8, "
         "<script>alert('1')</script> & co: the table above has them."
     )
-    assert "selfish regrew as many weights as it pruned: 6 in each epoch with updates." in moved.text
+    assert "in the first epoch with updates → in the last: selfish 6; static, sparsity 0.5 6; " in moved.text
     assert (layers.drawings, len(gates.drawings), moved.drawings) == ([], 4, [])
+    assert "One recurrent matrix (rnn.weight_hh_l0)" in masks.text
+    assert [drawing.kind for drawing in masks.drawings] == ["scale", *["panel"] * 4]
 
 
 def test_what_the_runs_were_made_with(tmp_path: Path) -> None:
     for seed, torch in ((1, "2.13.0"), (2, "2.5.0")):
         results = make_run(tmp_path / f"a{seed}", seed=seed) / "results.json"
         content = json.loads(results.read_text())
-        results.write_text(json.dumps({**content, "versions": {"python": "3.11.7", "torch": torch}}))
+        made_with = {"versions": {"python": "3.11.7", "torch": torch}, "machine": "Some Processor, 1 thread"}
+        results.write_text(json.dumps({**content, **made_with}))
         os.utime(results, (86400 * 10 * seed + 43200,) * 2)
     made = write_report([tmp_path / "a1", tmp_path / "a2"], tmp_path)
-    assert made.summary[-1] == "Finished on 1970-01-11 to 1970-01-21 with python 3.11.7, torch 2.13.0 or 2.5.0."
+    assert made.summary[-1] == (
+        "Finished on 1970-01-11 to 1970-01-21 with python 3.11.7, torch 2.13.0 or 2.5.0, on Some Processor, 1 thread."
+    )
 
 
 def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str, tmp_path: Path) -> None:
@@ -186,7 +193,7 @@ def test_the_same_runs_give_the_same_page(folder: Path, made: Report, text: str,
 
 
 def test_more_methods_than_there_is_room_for_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_sparse_rnn.report.page._MOST_PANELS", 1)
+    monkeypatch.setattr("lightning_sparse_rnn.report.sections._MOST_PANELS", 1)
     folders = [make_run(tmp_path / name, name, 1, 90.0 + index) for index, name in enumerate("abc")]
     for folder in folders:  # their word matrices grow
         topology = folder / "topology.csv"

@@ -1,23 +1,17 @@
-"""The report's tables, by hand; and as CSV and Markdown."""
+"""The report's tables, by hand."""
 
-import csv
-import io
 from pathlib import Path
 
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.report.groups import group_runs
 from lightning_sparse_rnn.report.tables import (
-    Table,
     accounting,
-    as_csv,
-    as_markdown,
     budgets,
     comparisons,
     differences,
     runs_table,
     settings,
-    texts,
 )
 from lightning_sparse_rnn.runs.reading import read_run
 
@@ -98,16 +92,16 @@ def test_settings_that_differ(tmp_path: Path) -> None:
     assert settings(group_runs([read_run(folders[0])])) is None
 
 
-def test_csv_and_markdown_by_hand() -> None:
-    table = Table("t", "Title", "Text.", ["method", "n", "x"], [["a|b", 12345, 0.5], ["c,d", None, 0.25]], best=0)
-    assert as_csv(table) == 'method,n,x\na|b,12345,0.5\n"c,d",,0.25\n'
-    assert as_markdown(table) == (
-        "## Title\n\nText.\n\n| method | n | x |\n| --- | --- | --- |\n"
-        "| **a\\|b** | **12,345** | **0.50** |\n| c,d |  | 0.25 |\n"
+def test_what_only_one_class_has_is_no_difference_of_settings(tmp_path: Path) -> None:
+    sparse = {"method___target_": "Sparse", "method__growth": "random"}
+    folders = [
+        make_run(tmp_path / "a", test_ppl=90.0, **sparse),
+        make_run(tmp_path / "b", "rigl", test_ppl=91.0, **{**sparse, "method__growth": "gradient"}),
+        make_run(tmp_path / "c", "dense", test_ppl=92.0),
+    ]
+    table = settings(group_runs([read_run(folder) for folder in folders]))
+    assert table is not None
+    assert (table.columns, table.rows) == (
+        ["method", "method.growth"],
+        [["selfish", "random"], ["rigl", "gradient"], ["dense", "—"]],
     )
-    assert texts(table) == [["a|b", "12,345", "0.50"], ["c,d", "", "0.25"]]
-    assert [row[0] for row in csv.reader(io.StringIO(as_csv(table)))] == ["method", "a|b", "c,d"]
-
-
-def test_small_numbers_keep_their_exponent() -> None:
-    assert texts(Table("t", "", "", ["x"], [[1.2e-06], [0.5]])) == [["1.2e-06"], ["0.5"]]
