@@ -33,7 +33,6 @@ def test_a_run_leaves_its_config_tables_results_checkpoints_and_picture(config: 
         "checkpoints/last.ckpt",
         "config.yaml",
         *(f"masks/{epoch:04d}.npz" for epoch in range(EPOCHS)),
-        "masks/start.npz",
         "metrics.csv",
         "results.json",
         "run.png",
