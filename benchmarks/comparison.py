@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from lightning_sparse_rnn.report.significance import paired_difference
 from lightning_sparse_rnn.runs.folder import RESULTS
-from lightning_sparse_rnn.runs.reading import Run, read_run
+from lightning_sparse_rnn.runs.reading import Run, find_runs, read_run
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 __all__ = ["Record", "draw", "merged", "read_records", "recorded", "table"]
@@ -36,6 +36,8 @@ REFERENCE = "selfish"
 #: Networks without masks look different from sparse ones.
 LOOKS = {"dense": ("#d95f0e", "s"), "small_dense": ("#3f8f4f", "D")}
 SPARSE = ("#08306b", "o")
+#: Perplexities above this multiple of the lowest mean stand at the picture's edge, so as not to press others together.
+FAR = 1.35
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def recorded(run: Run, machine: str | None) -> Record:
         epochs=results["epochs"],
         torch=results.get("versions", {}).get("torch"),
         date=datetime.date.fromtimestamp((run.folder / RESULTS).stat().st_mtime).isoformat(),
-        machine=machine,
+        machine=machine or results.get("machine"),
     )
 
 
@@ -100,15 +102,32 @@ def read_records(path: Path) -> tuple[str, list[Record]]:
 
 
 def draw(title: str, records: Sequence[Record]) -> Figure:
-    """Draw a row for each method, best first: a mark for each seed and a bar at the mean."""
+    """Draw a row for each method, best first: a mark for each seed and a bar at the mean.
+
+    Lines go up and down from the means of the networks without masks. What lies far beyond the others is an arrow at
+    the edge; its mean stands beside it as that of every method does.
+    """
     methods = _by_method(records)
+    means = {method: statistics.fmean(values.values()) for method, values in methods.items()}
+    edge = FAR * min(means.values())
+    near = [value for values in methods.values() for value in values.values() if value <= edge]
+    beyond = any(value > edge for values in methods.values() for value in values.values())
     figure = Figure(figsize=(7.0, 1.1 + 0.3 * len(methods)), layout="constrained")
     axes = figure.subplots()
+    margin = 0.05 * (max(near) - min(near)) or 1.0
+    right = max(near) + (3 if beyond else 1) * margin
+    axes.set_xlim(min(near) - margin, right)
     for row, (method, values) in enumerate(methods.items()):
         color, marker = LOOKS.get(method, SPARSE)
-        mean = statistics.fmean(values.values())
-        axes.plot(list(values.values()), [row] * len(values), marker, color=color, markersize=5, alpha=0.65)
-        axes.plot([mean], [row], "|", color="black", markersize=14, markeredgewidth=1.6)
+        mean = means[method]
+        if method in LOOKS:
+            axes.axvline(mean, color=color, linewidth=1, linestyle="--", alpha=0.7, zorder=0)
+        seen = [value for value in values.values() if value <= edge]
+        axes.plot(seen, [row] * len(seen), marker, color=color, markersize=5, alpha=0.65)
+        if len(seen) < len(values):
+            axes.plot([right - margin], [row], ">", color=color, markersize=6)
+        if mean <= edge:
+            axes.plot([mean], [row], "|", color="black", markersize=14, markeredgewidth=1.6)
         axes.annotate(f"{mean:.1f}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(5, 0), va="center",
                       textcoords="offset points", annotation_clip=False, fontsize=9)  # fmt: skip
     live = {record.method: record.live_weights for record in records}
@@ -119,7 +138,8 @@ def draw(title: str, records: Sequence[Record]) -> Figure:
     axes.tick_params(axis="x", labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
-    marks = "marks: seeds, bar: mean; square and diamond: networks without masks"
+    marks = "marks: seeds; bar: mean; dashed: networks without masks"
+    marks += "; arrow: beyond the scale" if beyond else ""
     figure.suptitle(f"{title}\n{marks}" if title else marks, x=0.01, ha="left", fontsize=9.5)
     return figure
 
@@ -167,8 +187,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     title, records = read_records(given.json)
     title = title if given.title is None else given.title
     if given.folder is not None:
-        runs = [read_run(path.parent) for path in sorted(given.folder.glob(f"*/{RESULTS}"))]
-        records = merged(records, [recorded(run, given.machine) for run in runs if run.results is not None])
+        runs = [run for folder in find_runs([given.folder])[0] if (run := read_run(folder)).results is not None]
+        if twice := _twice(runs):
+            parser.error(twice)
+        records = merged(records, [recorded(run, given.machine) for run in runs])
+    if len(lengths := sorted({record.epochs for record in records})) > 1:
+        parser.error(f"Expected runs of one length, got {lengths} epochs. Another length gets another record: --json.")
     if not records:
         parser.error(f"Expected finished runs in FOLDER or a record of some in {given.json}, got none.")
     given.json.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +201,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with mpl.rc_context({"svg.hashsalt": "comparison"}):  # the same record gives the same file
         draw(title, records).savefig(given.picture, metadata=nothing)
     print(table(records))
+
+
+def _twice(runs: Iterable[Run]) -> str | None:
+    """Return a sentence if there are two runs of one method and seed, of which a record takes one."""
+    found: dict[tuple[Any, Any], Run] = {}
+    for run in runs:
+        other = found.setdefault((run.settings.get("chosen.method"), run.seed), run)
+        if other is not run:
+            return (
+                f"Expected one run of each method and seed, got {other.folder} and {run.folder}. Give a folder of runs "
+                "that differ in these alone."
+            )
+    return None
 
 
 def _by_method(records: Sequence[Record]) -> dict[str, dict[str, float]]:

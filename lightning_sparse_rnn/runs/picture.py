@@ -110,7 +110,8 @@ def plot_densities(
         axes.set_title(tensor)
         axes.grid(alpha=0.25)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False)
+    outside = "" if figure.get_layout_engine() is None else "outside "  # which only a layout engine can make room for
+    figure.legend(lines.values(), lines, loc=f"{outside}lower center", ncols=4, frameon=False)
     for axes in grid[-1]:
         axes.set_xlabel("epochs trained")
     for axes in grid[:, 0]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from made_up_runs import make_run
 
-from benchmarks.comparison import main
+from benchmarks.comparison import draw, main, recorded
+from lightning_sparse_rnn.runs.reading import read_run
 
 HEAD = "| method | seeds | test | validation | gap to dense | minus selfish, paired [95 % interval] | live weights |"
 
@@ -54,3 +55,31 @@ def test_mistakes_are_said_and_write_nothing(tmp_path: Path, capsys: pytest.Capt
             main([*given, *options])
         assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    folders = [make_run(tmp_path / "runs" / name, "selfish", seed, 90.0) for name, seed in (("a", 1), ("b", 1))]
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "runs"), *options])
+    assert f"one run of each method and seed, got {folders[0]} and {folders[1]}" in capsys.readouterr().err
+    shutil.rmtree(folders[1])
+    longer = make_run(tmp_path / "runs" / "b", "selfish", 2, 90.0) / "results.json"
+    longer.write_text(longer.read_text().replace('"epochs": 3', '"epochs": 4'))
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "runs"), *options])
+    assert "Expected runs of one length, got [3, 4] epochs" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_picture_has_lines_of_networks_without_masks_and_an_arrow_for_what_is_far(tmp_path: Path) -> None:
+    values = {"selfish": (90.0, 92.0), "dense": (100.0, 101.0), "small_dense": (110.0, 111.0), "snip": (119.0, 300.0)}
+    records = [
+        recorded(read_run(make_run(tmp_path / f"{method}{seed}", method, seed, value)), None)
+        for method, both in values.items()
+        for seed, value in enumerate(both)
+    ]
+    (axes,) = draw("", records).axes
+    dashed = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert dashed == [100.5, 110.5]
+    assert [line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == ">"] == [3]
+    bars = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "|"]
+    assert bars == [91.0, 100.5, 110.5]
+    assert axes.get_xlim()[1] < 130
+    assert [text.get_text() for text in axes.texts] == ["91.0", "100.5", "110.5", "209.5"]
