@@ -4,9 +4,11 @@ import csv
 import sys
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lightning_sparse_rnn.runs.picture import plot_densities
+from lightning_sparse_rnn.runs.folder import kept_masks
+from lightning_sparse_rnn.runs.picture import ONE_SIZE, plot_densities
 from lightning_sparse_rnn.sparsity.mask_files import load_masks
 
 FOLDER = Path(__file__).parents[1] / "pictures"
@@ -15,7 +17,7 @@ HIDDEN = "network.layers.weight_hh_l0"
 
 def draw_masks(run: Path) -> Figure:
     """The hidden matrix of the first layer before and after, a dot for each live weight, its gates marked."""
-    files = sorted((run / "masks").glob("*.npz"))
+    files = [path for _, path in kept_masks(run)]
     rows = [row for row in topology(run) if row["tensor"] == HIDDEN and row["update"] == "0"]
     figure = Figure(figsize=(5.6, 4.8), layout="constrained")
     for axes, file, title in zip(
@@ -27,10 +29,8 @@ def draw_masks(run: Path) -> Figure:
         for index, row in enumerate(rows):
             block = mask[index * height : (index + 1) * height]
             axes.axhline(index * height - 0.5, color="#d95f0e", linewidth=1)
-            axes.text(
-                mask.shape[1] + 3, (index + 0.5) * height, f"{row['gate']}\n{block.mean():.2f}", va="center", fontsize=9
-            )
-        axes.set_title(f"{title}: {int(mask.sum()):,} live weights", loc="left", fontsize=10)
+            axes.text(mask.shape[1] + 3, (index + 0.5) * height, f"{row['gate']}\n{block.mean():.2f}", va="center")
+        axes.set_title(f"{title}: {int(mask.sum()):,} live weights", loc="left")
         axes.set(xticks=[], yticks=[])
     return figure
 
@@ -53,5 +53,6 @@ def topology(run: Path) -> list[dict[str, str]]:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, draw in (("masks", draw_masks), ("gates", draw_gates)):
-        draw(Path(sys.argv[1])).savefig(FOLDER / f"{name}.png", dpi=110)
+    with rc_context(ONE_SIZE):
+        for name, draw in (("masks", draw_masks), ("gates", draw_gates)):
+            draw(Path(sys.argv[1])).savefig(FOLDER / f"{name}.png", dpi=110)

@@ -17,6 +17,7 @@ __all__ = ["Views", "mask_figures", "views_of"]
 
 _WIDTH, _HEIGHT = 3.7, 2.9
 _LETTER, _TOP, _BETWEEN, _EDGE = 0.068, 0.5, 0.42, 0.06  # inches
+_MOST_LEFT = 1.8  # for the names of gates; longer ones are cut
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _scale(top: float) -> Drawing:
 def _masks(found: Views, top: float) -> Drawing:
     figure = Figure(figsize=(_WIDTH, _HEIGHT))
     panel_title(figure, found.group)
-    left = 0.1 + _LETTER * max(len(f"{gate} 0.00") for gate in found.shown[0].gates)
+    left = min(0.1 + _LETTER * max(len(f"{gate} 0.00") for gate in found.shown[0].gates), _MOST_LEFT)
     width = (_WIDTH - left - _BETWEEN - _EDGE) / 2
     height = _HEIGHT - _TOP - _EDGE
     panels = [

@@ -44,11 +44,20 @@ def shown(table: Table) -> Table:
 
 
 def in_parts(table: Table) -> list[Table]:
-    """Return tables of at most ten columns each, which together have those of a wide one; each has its first column."""
+    """Return tables of at most ten columns each, which together have those of a wide one; each has its first column.
+
+    Parts of a wide table leave out rows in which they have no value.
+    """
     others = len(table.columns) - 1
     parts = max(1, -(-others // (_MOST_COLUMNS - 1)))
     ends = [part * others // parts for part in range(parts + 1)]
-    return [_columns(table, [0, *range(start + 1, end + 1)]) for start, end in pairwise(ends)]
+    if parts == 1:
+        return [table]
+    cut = [_columns(table, [0, *range(start + 1, end + 1)]) for start, end in pairwise(ends)]
+    return [
+        replace(part, rows=[row for row in part.rows if any(value not in (None, "") for value in row[1:])], best=None)
+        for part in cut
+    ]
 
 
 def as_csv(table: Table) -> str:

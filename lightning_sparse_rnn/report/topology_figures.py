@@ -26,7 +26,7 @@ __all__ = [
     "weights_move",
 ]
 
-_ABOVE, _BELOW = 0.48, 0.75  # inches around the panels of gates
+_ABOVE, _BELOW, _LEGEND = 0.48, 0.5, 0.2  # inches around the panels of gates, and for a line of their names
 _APART = 0.01  # densities of gates that differ by less lie on one another in a figure
 Gates = dict[str, dict[str, list[tuple[int, float]]]]
 
@@ -61,11 +61,13 @@ def densities(group: Group) -> Drawing:
     run = _first_with_topology(group)
     gates = _gate_densities(run)
     lines = (len(gates) + 1) // 2
-    height = _ABOVE + _BELOW + 1.6 * lines
+    names = {gate for of_tensor in gates.values() for gate in of_tensor}
+    below = _BELOW + _LEGEND * ((len(names) + 3) // 4)
+    height = _ABOVE + below + 1.6 * lines
     # By hand: a layout that is constrained takes as long as the figure itself.
     figure = Figure(figsize=(HALF, height))
     figure.subplots_adjust(
-        left=0.1, right=0.99, top=1 - _ABOVE / height, bottom=_BELOW / height, wspace=0.06, hspace=0.28
+        left=0.1, right=0.99, top=1 - _ABOVE / height, bottom=below / height, wspace=0.06, hspace=0.28
     )
     plot_densities(figure, gates, f"{group.name}{_of_seed(group, run)}: density of each gate after each update")
     return Drawing(as_svg(figure, f"Density of each gate over epochs, {group.name}"), "wide")

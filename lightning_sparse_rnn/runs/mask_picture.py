@@ -19,6 +19,7 @@ __all__ = ["MaskView", "cell_densities", "highest", "plot_masks", "rows_of_gates
 # Cells of the picture: more could not be told apart. A multiple of 2, 3 and 4 gates, so that cells end where gates do.
 _MOST_ROWS, _MOST_COLUMNS = 96, 48
 _EDGE = "#d95f0e"  # the lines between gates
+_LINE = 0.065  # of a picture's height, that a line of text takes
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,19 @@ def plot_masks(panels: Sequence[Axes], shown: Sequence[MaskView], top: float) ->
             axes.axhline(end, color=_EDGE, linewidth=1)
         middles = [(begin + end) / 2 for begin, end in zip([0, *each.ends], each.ends, strict=False)]
         names = [f"{'' if index else gate} {density:.2f}".strip() for gate, density in each.gates.items()]
-        axes.set_yticks(middles, names)
+        axes.set_yticks(_apart(middles, _LINE * rows), names)
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.set_title(each.when, loc="left")
     return image
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """Return ascending places, moved on where they would come closer than ``gap`` to the one before."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    return moved
 
 
 def _grid(shape: tuple[int, ...], rows: int, columns: int) -> list[tuple[int, int]]:

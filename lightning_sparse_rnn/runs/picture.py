@@ -99,7 +99,7 @@ def plot_densities(
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
     grid = figure.subplots((len(densities) + 1) // 2, min(2, len(densities)), sharex=True, sharey=True, squeeze=False)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(title, x=0.01, y=_under_the_top(figure), va="top", ha="left")
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
@@ -110,12 +110,20 @@ def plot_densities(
         axes.set_title(tensor)
         axes.grid(alpha=0.25)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    outside = "" if figure.get_layout_engine() is None else "outside "  # which only a layout engine can make room for
-    figure.legend(lines.values(), lines, loc=f"{outside}lower center", ncols=4, frameon=False)
+    # Only a layout engine can make room outside.
+    place: Any = "lower center" if figure.get_layout_engine() is None else "outside lower center"
+    figure.legend(lines.values(), lines, loc=place, ncols=4, frameon=False)
     for axes in grid[-1]:
         axes.set_xlabel("epochs trained")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
+
+
+def _under_the_top(figure: Figure | SubFigure) -> float:
+    """Return where a title stands in a figure that is laid out by hand; a layout engine moves it anyway."""
+    if isinstance(figure, Figure) and figure.get_layout_engine() is None:
+        return 1 - 0.05 / figure.get_figheight()
+    return 0.98
 
 
 def _plot_masks(figure: SubFigure, name: str, shown: Sequence[MaskView]) -> None:

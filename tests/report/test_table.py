@@ -29,10 +29,11 @@ def test_columns_without_values_are_not_shown() -> None:
 
 
 def test_wide_tables_come_in_parts_of_ten_columns_at_most() -> None:
-    table = Table("t", "", "", [f"c{i}" for i in range(21)], [list(range(21))])
+    table = Table("t", "", "", [f"c{i}" for i in range(21)], [list(range(21)), ["x", *[None] * 19, 7]])
     parts = in_parts(table)
     assert [part.columns[0] for part in parts] == ["c0"] * 3
     assert [len(part.columns) for part in parts] == [7, 8, 8]
     assert [value for part in parts for value in part.rows[0][1:]] == list(range(1, 21))
+    assert [[row[0] for row in part.rows] for part in parts] == [[0], [0], [0, "x"]]  # no row without a value
     ten = Table("t", "", "", [f"c{i}" for i in range(10)], [list(range(10))])
     assert in_parts(ten) == [ten]

@@ -123,3 +123,10 @@ def test_views_share_one_scale_and_gates_are_marked_where_they_end() -> None:
         ["reset 0.50", "new 0.50"], ["0.00", "0.04"],
     ]  # fmt: skip
     assert [each.get_title(loc="left") for each in panels] == ["at the start", "after epoch 3"]
+
+
+def test_names_of_small_gates_do_not_lie_on_one_another() -> None:
+    mask = np.ones((100, 4), dtype=bool)
+    (panel,) = Figure().subplots(1, 1, squeeze=False)[0]
+    plot_masks([panel], [view(mask, {"a": 2, "b": 2, "c": 96}, "")], 1.0)
+    assert list(panel.get_yticks()) == pytest.approx([1.0, 7.5, 52.0])
