@@ -99,7 +99,7 @@ def plot_densities(
 ) -> None:
     """Draw the gates' densities over epochs: points by gate by tensor, a panel a tensor."""
     grid = figure.subplots((len(densities) + 1) // 2, min(2, len(densities)), sharex=True, sharey=True, squeeze=False)
-    figure.suptitle(title, x=0.01, y=_under_the_top(figure), va="top", ha="left")
+    figure.suptitle(title, x=0.01, ha="left", **_under_the_top(figure))
     for axes in grid.flat[len(densities) :]:
         axes.set_visible(False)
     for axes, (tensor, gates) in zip(grid.flat, densities.items(), strict=False):
@@ -119,11 +119,11 @@ def plot_densities(
         axes.set_ylabel("density")
 
 
-def _under_the_top(figure: Figure | SubFigure) -> float:
-    """Return where a title stands in a figure that is laid out by hand; a layout engine moves it anyway."""
+def _under_the_top(figure: Figure | SubFigure) -> dict[str, Any]:
+    """Return where a title stands in a figure that is laid out by hand; a layout engine makes room if not told."""
     if isinstance(figure, Figure) and figure.get_layout_engine() is None:
-        return 1 - 0.05 / figure.get_figheight()
-    return 0.98
+        return {"y": 1 - 0.05 / figure.get_figheight(), "va": "top"}
+    return {}
 
 
 def _plot_masks(figure: SubFigure, name: str, shown: Sequence[MaskView]) -> None:
