@@ -118,6 +118,6 @@ class Network(nn.Module, ABC):
 
 
 def _is_plain(decoder: nn.Module) -> bool:
-    """Whether its weights say it all: a layer that is replaced, or that somebody has hooked, is to be called."""
-    hooks = (value for name, value in vars(decoder).items() if name.startswith(("_forward", "_backward")))
-    return type(decoder) is Linear and decoder.bias is not None and not any(hooks)
+    """Whether its weights say it all: a layer that somebody has replaced, hooked or patched is to be called."""
+    added = (value for name, value in vars(decoder).items() if name.startswith(("forward", "_forward", "_backward")))
+    return type(decoder) is Linear and decoder.bias is not None and not any(added)
