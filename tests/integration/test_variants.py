@@ -161,6 +161,13 @@ def test_a_run_that_is_recorded_keeps_its_machine_unless_it_is_made_anew(results
     assert results.merged(old, [again, anew, longer]) == [old[0], anew, longer]
 
 
+def test_runs_of_two_lengths_are_no_comparison(results) -> None:
+    set_ = ["trainer.max_epochs=40"]
+    results.check_lengths([record(results, "base", 1, 70.0), record(results, "base", 1, 60.0, set=set_, epochs=40)])
+    with pytest.raises(ValueError, match=r"of one length without --set, got \[16, 40\] epochs\. Say with --set"):
+        results.check_lengths([record(results, "base", 1, 70.0), record(results, "scaled", 1, 60.0, epochs=40)])
+
+
 # A command that leaves what a run leaves.
 STAND_IN = """
 import json, pathlib, sys
