@@ -13,6 +13,7 @@ from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
 from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED, cross_entropy, softmax_loss
 from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.models.kernels.untouched import untouched
 from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["Network", "Output"]
@@ -119,5 +120,4 @@ class Network(nn.Module, ABC):
 
 def _is_plain(decoder: nn.Module) -> bool:
     """Whether its weights say it all: a layer that somebody has replaced, hooked or patched is to be called."""
-    added = (value for name, value in vars(decoder).items() if name.startswith(("forward", "_forward", "_backward")))
-    return type(decoder) is Linear and decoder.bias is not None and not any(added)
+    return type(decoder) is Linear and decoder.bias is not None and untouched(decoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
 from lightning_sparse_rnn.models import GRU
@@ -156,6 +157,17 @@ def test_a_decoder_whose_forward_is_patched_is_called():
     network.decoder.forward = lambda x: 2 * plain(x)
     expected = F.cross_entropy(2 * plain(hidden.flatten(0, 1)), tokens[1].flatten())
     torch.testing.assert_close(network.loss(hidden, tokens[1]), expected)
+
+
+def test_what_is_compiled_is_not_bound_to_a_number_of_rows():
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(softmax_loss, backend=counter, dynamic=True, fullgraph=True)
+    for rows in (4, 6, 2**17):  # with 11 words the last are many
+        given = inputs(rows)
+        targets = targets_of(1, rows)
+        torch.testing.assert_close(compiled(*given, targets), by_torch(*given, targets))
+    assert counter.frame_count == 1
 
 
 def test_a_pruned_decoder_counts_as_pruned():
