@@ -68,7 +68,7 @@ class Record:
     @property
     def key(self) -> tuple[tuple[str, ...], str, int]:
         """Of two records with one key the later one counts."""
-        return tuple(self.set), self.variant, self.seed
+        return tuple(sorted(self.set)), self.variant, self.seed
 
 
 def recorded(folder: Path, overrides: list[str], plateau: float) -> Record:
@@ -123,7 +123,7 @@ def check_lengths(records: Iterable[Record]) -> None:
     """
     lengths: dict[tuple[str, ...], set[int]] = {}
     for record in records:
-        lengths.setdefault(tuple(record.set), set()).add(record.epochs)
+        lengths.setdefault(record.key[0], set()).add(record.epochs)
     for overrides, found in lengths.items():
         if len(found) > 1:
             given = f"with --set {' '.join(overrides)}" if overrides else "without --set"

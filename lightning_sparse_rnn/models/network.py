@@ -111,7 +111,7 @@ class Network(nn.Module, ABC):
         rows = rows_at_a_time(hidden, self.vocab_size)
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         total = torch.stack([cross_entropy(self.decoder(part), target, "sum") for part, target in parts]).sum()
-        return total / (targets != IGNORED).sum()
+        return total / (targets.long() != IGNORED).sum()  # a byte is compared as a byte, and one of them is −100
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""

@@ -159,6 +159,8 @@ def test_a_run_that_is_recorded_keeps_its_machine_unless_it_is_made_anew(results
     anew = replace(old[1], machine="another CPU", val_ppl=65.5)
     longer = replace(anew, set=["trainer.max_epochs=40"])
     assert results.merged(old, [again, anew, longer]) == [old[0], anew, longer]
+    one, other = replace(old[0], set=["a=1", "b=2"]), replace(old[0], set=["b=2", "a=1"], val_ppl=65.0)
+    assert results.merged([one], [other]) == [other]  # in whatever order they are said
 
 
 def test_runs_of_two_lengths_are_no_comparison(results) -> None:

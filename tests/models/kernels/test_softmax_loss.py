@@ -94,6 +94,10 @@ def test_targets_may_be_bytes_of_which_none_is_ignored():
     targets = torch.tensor([156, 0, 159, 2, 3, 156])  # 156 and -100 are the same byte
     losses = [function(*parts, targets.to(torch.uint8)) for function in (softmax_loss, by_torch)]
     torch.testing.assert_close(*losses)
+    network = GRU(vocab_size=160, embedding_size=5, hidden_size=5)
+    with torch.no_grad():
+        of_bytes, of_numbers = (network.loss(parts[0], each) for each in (targets.to(torch.uint8), targets))
+    assert of_bytes == of_numbers
     for ours, theirs in zip(*(torch.autograd.grad(loss, parts) for loss in losses), strict=True):
         torch.testing.assert_close(ours, theirs)
 
