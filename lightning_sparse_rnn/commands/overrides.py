@@ -95,7 +95,7 @@ def _composed(overrides: Sequence[Override]) -> dict[str, Any]:
     lines = [line for override in overrides if (line := _single(override))]
     try:
         config: Any = OmegaConf.to_container(compose("train", lines, return_hydra_config=True))
-    except HydraException as error:
+    except (HydraException, ValueError) as error:
         raise _plain(error, overrides) from None
     return config
 
@@ -168,13 +168,14 @@ def _plain(error: Exception, overrides: Sequence[Override]) -> Exception:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options if option != "base"]
         return ValueError(f"There is no {group}={name}.{near(name, options)} Known: {', '.join(options)}.")
+    said = str(error)
     for override in overrides:
-        key = override.key_or_group
-        if override.is_add() and re.search(
-            rf"(already at '{re.escape(key)}'|values for {re.escape(key)}\.)", str(error)
-        ):
+        key, value = override.key_or_group, override.value()
+        if override.is_add() and (f"already at '{key}'" in said or f"values for {key}." in said):
             return ValueError(f"{key} is there already: {key}=VALUE changes it, without the +.")
-    found = re.search(r"Could not (?:override|delete)[^']*'([^'=@]+)['=]", str(error))
+        if key in _GROUPS and "Config group override must be" in said and not isinstance(value, (str, list)):
+            return ValueError(f"Expected the name of a config, got {override.input_line}. To choose none: ~{key}")
+    found = re.search(r"Could not (?:override|delete)[^']*'([^'=@]+)['=]", said)
     return ValueError(_first_line(error) if found is None else _unknown(found.group(1), overrides))
 
 

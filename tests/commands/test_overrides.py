@@ -34,6 +34,7 @@ SAID = {
     "+model.network.fused_cells=true": r"model\.network\.fused_cells is there already: .*, without the \+\.",
     "+method=set": r"method is there already: method=VALUE changes it, without the \+\.",
     "seed=1,2,3": r"seed=1,2,3 is for several runs, .* made with -m: -m seed=1,2,3\. .* in brackets, key=\[1,2\]",
+    "experiment=null": r"Expected the name of a config, got experiment=null\. To choose none: ~experiment",
     "seed=range(1,4)": r"seed=range\(1,4\) is for several runs",
     "sweep=methods": r"sweep=methods is for several runs, and those are made with -m: .* -m sweep=methods",
 }
