@@ -6,7 +6,8 @@
 Finished runs are added to the record, `benchmarks/results/comparison.json`, one row for each method and seed; a run of
 the same method and seed replaces the older one. Picture and table are made from the record alone, without the folders
 of the runs. A record holds one comparison: methods in one setting. Another setting gets a record of its own: `--json`.
-The picture is `docs/comparison.svg` unless `--picture` says otherwise; the table is printed.
+The picture is `docs/comparison.svg`, that of another record stands beside it, and `--picture` says otherwise; the table
+is printed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +25,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from lightning_sparse_rnn.report.groups import settings_of
 from lightning_sparse_rnn.report.significance import paired_difference
 from lightning_sparse_rnn.runs.folder import RESULTS
 from lightning_sparse_rnn.runs.reading import Run, find_runs, read_run
@@ -64,11 +67,13 @@ def recorded(run: Run, machine: str | None) -> Record:
     """Return the record of a finished run, with the day on which it ended.
 
     Raises:
-        ValueError: its config says no method or seed.
+        ValueError: its config says no method or seed, or a perplexity is not finite.
     """
     method, seed, results = run.settings.get("chosen.method"), run.seed, run.results
     if method is None or not isinstance(seed, int) or results is None:
         raise ValueError(f"Expected a finished run of a method in conf/method with a seed, got {run.folder}.")
+    if not all(math.isfinite(results[name]) for name in ("test_ppl", "val_ppl")):
+        raise ValueError(f"Expected finite perplexities, got a run that has diverged: {run.folder}. Leave it out.")
     return Record(
         method=str(method),
         seed=seed,
@@ -166,7 +171,7 @@ def table(records: Sequence[Record]) -> str:
             _mean_and_deviation([record.val_ppl for record in own]),
             gap,
             "" if method == reference else _difference(values, methods[reference]),
-            ", ".join(f"{live:,}" for live in sorted({record.live_weights for record in own})),
+            f"{own[0].live_weights:,}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -178,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("folder", type=Path, nargs="?", help="a folder of runs' folders, whose finished runs are added")
     parser.add_argument("--json", type=Path, default=RECORDS, help="the record")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the picture goes")
+    parser.add_argument("--picture", type=Path, help="where the picture goes")
     parser.add_argument("--title", help="what was compared; stays in the record")
     parser.add_argument("--machine", help="what the runs in FOLDER were made on")
     given = parser.parse_args(arguments)
@@ -186,34 +191,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"Expected a folder of runs, got {given.folder}, which is none.")
     title, records = read_records(given.json)
     title = title if given.title is None else given.title
-    if given.folder is not None:
-        runs = [run for folder in find_runs([given.folder])[0] if (run := read_run(folder)).results is not None]
-        if twice := _twice(runs):
-            parser.error(twice)
-        records = merged(records, [recorded(run, given.machine) for run in runs])
-    if len(lengths := sorted({record.epochs for record in records})) > 1:
-        parser.error(f"Expected runs of one length, got {lengths} epochs. Another length gets another record: --json.")
-    if not records:
-        parser.error(f"Expected finished runs in FOLDER or a record of some in {given.json}, got none.")
+    try:
+        if given.folder is not None:
+            records = merged(records, _new_records(given.folder, given.machine))
+        if not records:
+            raise ValueError(f"Expected finished runs in FOLDER or a record of some in {given.json}, got none.")
+        _check_one_setting(records)
+    except ValueError as error:
+        parser.error(str(error))
     given.json.parent.mkdir(parents=True, exist_ok=True)
     write_json(given.json, {"title": title, "runs": [asdict(record) for record in records]})
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date"))
+    picture = given.picture or (PICTURE if given.json == RECORDS else given.json.with_suffix(".svg"))
+    picture.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "comparison"}):  # the same record gives the same file
-        draw(title, records).savefig(given.picture, metadata=nothing)
+        draw(title, records).savefig(picture, metadata=nothing)
     print(table(records))
 
 
-def _twice(runs: Iterable[Run]) -> str | None:
-    """Return a sentence if there are two runs of one method and seed, of which a record takes one."""
-    found: dict[tuple[Any, Any], Run] = {}
+def _new_records(folder: Path, machine: str | None) -> list[Record]:
+    """Return the records of the finished runs in a folder.
+
+    Raises:
+        ValueError: there are none, or two differ in more than method and seed, or in neither.
+    """
+    runs = [run for found in find_runs([folder])[0] if (run := read_run(found)).results is not None]
+    if not runs:
+        raise ValueError(f"Expected finished runs in {folder}, got none.")
+    first: dict[tuple[Any, ...], Run] = {}  # the first run of a method and seed, of a method, and of all
     for run in runs:
-        other = found.setdefault((run.settings.get("chosen.method"), run.seed), run)
-        if other is not run:
-            return (
-                f"Expected one run of each method and seed, got {other.folder} and {run.folder}. Give a folder of runs "
+        method = run.settings.get("chosen.method")
+        twin = first.setdefault((method, run.seed), run)
+        if twin is not run:
+            raise ValueError(
+                f"Expected one run of each method and seed, got {twin.folder} and {run.folder}. Give a folder of runs "
                 "that differ in these alone."
             )
-    return None
+        for other, of_all in ((first.setdefault((method,), run), False), (first.setdefault((), run), True)):
+            if different := _differing(other, run, of_all_methods=of_all):
+                raise ValueError(
+                    f"Expected runs that differ in method and seed alone, got {other.folder} and {run.folder}, which "
+                    f"differ in {', '.join(different[:5])}. Another setting gets another record: --json."
+                )
+    return [recorded(run, machine) for run in runs]
+
+
+def _differing(one: Run, other: Run, *, of_all_methods: bool) -> list[str]:
+    """Return the settings that two runs both have, with different values; those of methods only on demand."""
+    before, after = settings_of(one), settings_of(other)
+    names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    return [name for name in names if not (of_all_methods and name.startswith(("method.", "chosen.method")))]
+
+
+def _check_one_setting(records: Iterable[Record]) -> None:
+    """Make sure that records may be of one setting.
+
+    Raises:
+        ValueError: they are not.
+    """
+    records = list(records)
+    if len(lengths := sorted({record.epochs for record in records})) > 1:
+        raise ValueError(
+            f"Expected runs of one length, got {lengths} epochs. Another length gets another record: --json."
+        )
+    for method in _by_method(records):
+        live = sorted({record.live_weights for record in records if record.method == method})
+        if len(live) > 1:
+            raise ValueError(
+                f"Expected runs of {method} with equally many live weights, got {live}. Another setting gets another "
+                "record: --json."
+            )
 
 
 def _by_method(records: Sequence[Record]) -> dict[str, dict[str, float]]:

@@ -16,9 +16,7 @@ too if the run's folder, whose files have at most 100 MB, was brought there; giv
 from __future__ import annotations
 
 import csv
-import itertools
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from benchmarks.epoch_seconds import epoch_seconds, usual
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.naming import run_name
 
@@ -63,10 +62,7 @@ def summary(folder: Path) -> str:
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     config = OmegaConf.load(folder / "config.yaml")
-    ends = [0.0, *(float(row["seconds"]) for row in rows)]
-    # The first epoch warms up; a run of one has no other.
-    epochs = [end - begin for begin, end in itertools.pairwise(ends)]
-    epoch = statistics.median(epochs[1:] or epochs)
+    epoch = usual(epoch_seconds(folder))
     steps = int(rows[-1]["step"]) / len(rows)
     tokens = steps * config.data.batch_size * config.data.bptt
     ours = ", ".join(f"{name} {results[name]:.2f} (paper: {value})" for name, value in PAPER.items())

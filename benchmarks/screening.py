@@ -7,9 +7,10 @@
 
 All variants have at most the paper's 21.78 M live weights, and averages from epoch 28 on. Each run is one of
 `sparse-rnn-train` in a folder of its own: finished runs are not made again, and one that was broken off goes on from
-its last finished epoch. With `--minutes` no run begins that would not end in time, by what the longest so far took, and
-one that is late all the same is broken off. `trainer.max_time` would not do: a run that ends by it counts as finished,
-and its prune rates follow another schedule.
+its last finished epoch, on another machine too if its folder, whose files have at most 100 MB, was brought there. With
+`--minutes` no run begins that would not end in time, by what the longest so far took, and one that is late all the same
+is broken off. `trainer.max_time` would not do: a run that ends by it counts as finished, and its prune rates follow
+another schedule.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SETTING = (
     "trainer.max_epochs=40",
     "callbacks.averaging.restart_at=[0.7]",
     "trainer.enable_progress_bar=false",
+    "compact_checkpoints=true",
 )
 RATE = "prune_rate=0.5"
 SCALED = "initial_scale=density"

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from benchmarks.machine import machine
 from lightning_sparse_rnn.runs.folder import METRICS, RESULTS
+from lightning_sparse_rnn.utilities.processor import processor
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
-__all__ = ["Record", "Variant", "merged", "read_records", "recorded", "table", "write_records"]
+__all__ = ["Record", "Variant", "check_lengths", "merged", "read_records", "recorded", "table", "write_records"]
 
 _HEAD = (
     "| name | what | validation perplexity | beside | difference, seed by seed | live weights |"
@@ -51,7 +49,7 @@ class Record:
         live_weights: how many weights were live at its end.
         epochs: how many it had.
         left_plateau: the first epoch in which training was better than context-free frequencies are; None: none was.
-        machine: the processor.
+        machine: what it was computed on.
         torch: the version.
         date: the day on which it ended.
     """
@@ -70,7 +68,7 @@ class Record:
     @property
     def key(self) -> tuple[tuple[str, ...], str, int]:
         """Of two records with one key the later one counts."""
-        return tuple(self.set), self.variant, self.seed
+        return tuple(sorted(self.set)), self.variant, self.seed
 
 
 def recorded(folder: Path, overrides: list[str], plateau: float) -> Record:
@@ -86,7 +84,7 @@ def recorded(folder: Path, overrides: list[str], plateau: float) -> Record:
         live_weights=results["live_weights"],
         epochs=results["epochs"],
         left_plateau=_left_plateau(folder / METRICS, plateau),
-        machine=machine(torch.device("cpu"), 1)["processor"],
+        machine=results.get("machine") or processor(),
         torch=results["versions"]["torch"],
         date=datetime.date.fromtimestamp(path.stat().st_mtime).isoformat(),
     )
@@ -115,6 +113,24 @@ def merged(old: Iterable[Record], new: Iterable[Record]) -> list[Record]:
         if record.key not in found or found[record.key].val_ppl != record.val_ppl:
             found[record.key] = record
     return list(found.values())
+
+
+def check_lengths(records: Iterable[Record]) -> None:
+    """Make sure that what is compared was trained equally long.
+
+    Raises:
+        ValueError: runs with the same further overrides have different numbers of epochs.
+    """
+    lengths: dict[tuple[str, ...], set[int]] = {}
+    for record in records:
+        lengths.setdefault(record.key[0], set()).add(record.epochs)
+    for overrides, found in lengths.items():
+        if len(found) > 1:
+            given = f"with --set {' '.join(overrides)}" if overrides else "without --set"
+            raise ValueError(
+                f"Expected runs of one length {given}, got {sorted(found)} epochs. Say with --set what the runs were "
+                "made with; what is to be compared otherwise is recorded elsewhere by --json."
+            )
 
 
 def table(variants: Mapping[str, Variant], records: Iterable[Record]) -> str:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.side_by_side import make_runs
-from benchmarks.variant_results import Variant, merged, read_records, recorded, table, write_records
+from benchmarks.variant_results import Variant, check_lengths, merged, read_records, recorded, table, write_records
 from lightning_sparse_rnn.runs.folder import RESULTS
 from lightning_sparse_rnn.utilities.whole_files import write_text
 
@@ -170,7 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not folders:
             return
         new = [recorded(folder, given.set, PLATEAU) for folder in folders]
-        write_records(given.json, merged(read_records(given.json), new))
+        records = merged(read_records(given.json), new)
+        try:
+            check_lengths(records)
+        except ValueError as error:
+            parser.error(str(error))
+        write_records(given.json, records)
 
     failed: list[Path] = []
     if not given.table:

@@ -14,7 +14,8 @@ from hydra._internal.utils import get_args_parser  # Hydra has no public way to 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.config_checks import near
@@ -75,16 +76,43 @@ def checked(arguments: Sequence[str]) -> CommandLine:
     for override in overrides:
         _refuse_moved(override)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        try:
-            lines = [line for override in overrides if (line := _single(override))]
-            config = compose("train", lines, return_hydra_config=True)
-        except HydraException as error:
-            raise _plain(error) from None
-    named: Any = OmegaConf.to_container(config)
+        named = _composed(overrides)
+    several = given.multirun or named["hydra"]["mode"] == RunMode.MULTIRUN
+    if not several:
+        _refuse_several(overrides, named["hydra"]["sweeper"])
     if named["name"] is not None:
         check_name(named["name"])
     output = _DEFAULT if "${" in str(named["output"]) else _writable(Path(named["output"]))
-    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if given.multirun else None)
+    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if several else None)
+
+
+def _composed(overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the config that overrides compose to, Hydra's own under ``hydra``; of a sweep that of its first run.
+
+    Raises:
+        ValueError: they compose to none.
+    """
+    lines = [line for override in overrides if (line := _single(override))]
+    try:
+        config: Any = OmegaConf.to_container(compose("train", lines, return_hydra_config=True))
+    except (HydraException, ValueError) as error:
+        raise _plain(error, overrides) from None
+    return config
+
+
+def _refuse_several(overrides: Sequence[Override], sweeper: Mapping[str, Any]) -> None:
+    """Refuse values for several runs where there will be one."""
+    for override in overrides:
+        if override.is_sweep_override():
+            line = override.input_line
+            raise ValueError(
+                f"{line} is for several runs, one for each value, and those are made with -m: -m {line}. A value that "
+                "is a list is written in brackets, key=[1,2]; one with commas in it in quotes, \"key='a,b'\"."
+            )
+    if sweeper.get("params"):
+        of_sweeps = [o.input_line for o in overrides if f"{o.key_or_group}.".startswith(("sweep.", "hydra.sweeper."))]
+        line = of_sweeps[-1] if of_sweeps else "hydra.sweeper.params"
+        raise ValueError(f"{line} is for several runs, and those are made with -m: sparse-rnn-train -m {line}")
 
 
 def _writable(folder: Path) -> Path:
@@ -130,39 +158,53 @@ def _refuse_moved(override: Override) -> None:
             raise ValueError(f"{name} is now {now}{hint}.")
 
 
-def _plain(error: Exception) -> Exception:
-    """Return Hydra's error in our words: what was given, what is near, and last what there is to choose from."""
+def _plain(error: Exception, overrides: Sequence[Override]) -> Exception:
+    """Return Hydra's error in our words: what was given, what is near, and last what there is to choose from.
+
+    Raises:
+        ValueError: there is another mistake among the overrides, which is to be told first.
+    """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options if option != "base"]
         return ValueError(f"There is no {group}={name}.{near(name, options)} Known: {', '.join(options)}.")
-    found = re.search(r"Could not (?:override|delete)[^']*'([^'=@]+)", str(error))
-    return ValueError(_first_line(error) if found is None else _unknown(found.group(1)))
+    said = str(error)
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        if override.is_add() and (f"already at '{key}'" in said or f"values for {key}." in said):
+            return ValueError(f"{key} is there already: {key}=VALUE changes it, without the +.")
+        if key in _GROUPS and "Config group override must be" in said and not isinstance(value, (str, list)):
+            return ValueError(f"Expected the name of a config, got {override.input_line}. To choose none: ~{key}")
+    found = re.search(r"Could not (?:override|delete)[^']*'([^'=@]+)['=]", said)
+    return ValueError(_first_line(error) if found is None else _unknown(found.group(1), overrides))
 
 
-def _unknown(key: str) -> str:
-    """Say that there is no ``key`` in the config."""
-    parent, dot, last = key.rpartition(".")
-    values = _values()
-    siblings = sorted(
-        {name.removeprefix(parent + dot).partition(".")[0] for name in values if name.startswith(parent + dot)}
-    )
+def _unknown(key: str, overrides: Sequence[Override]) -> str:
+    """Say that there is no ``key`` in the config that all other overrides compose to."""
+    others = [override for override in overrides if override.key_or_group != key]
+    # Without the one that is at fault each time, so that this comes to an end.
+    config = _composed(others if len(others) < len(overrides) else [])
+    values = [name for name, _ in flat(config) if key.startswith("hydra") or not name.startswith("hydra.")]
+    given, last = key, key.rpartition(".")[2]
     elsewhere = [name for name in values if name.rpartition(".")[2] == last]
-    meant = near(last, siblings) or (f" Did you mean {' or '.join(elsewhere[:2])}?" if elsewhere else "")
-    if not siblings:
-        return f"There is no {key}.{meant}"
+    while not (siblings := _beside(key, values)):  # up to the first part that is not there
+        key = key.rpartition(".")[0]
+    parent, _, missing = key.rpartition(".")
+    if missing in siblings:
+        return f"There is no {given}: {key} is a single value."
+    meant = near(missing, siblings) or (f" Did you mean {' or '.join(elsewhere[:2])}?" if elsewhere else "")
     if not parent:
         groups = [name for name in _GROUPS if name in siblings or name in ("experiment", "sweep")]
-        others = [name for name in siblings if name not in (*groups, "chosen")]
-        return f"There is no {key}.{meant} Groups: {', '.join(groups)}. Values: {', '.join(others)}."
-    add = "" if meant else f" An option that its class takes beside these is added with +{key}=VALUE."
+        single = [name for name in siblings if name not in (*groups, "chosen", "hydra")]
+        return f"There is no {key}.{meant} Groups: {', '.join(groups)}. Values: {', '.join(single)}."
+    add = "" if meant else f" An option that its class takes beside these is added with +{given}=VALUE."
     return f"There is no {key}.{meant}{add} In {parent}: {', '.join(siblings)}."
 
 
-def _values() -> list[str]:
-    config: Any = compose("train")
-    assert isinstance(config, DictConfig)
-    return [name for name, _ in flat(OmegaConf.to_container(config))]  # type: ignore[arg-type]
+def _beside(key: str, values: Sequence[str]) -> list[str]:
+    """Return the names that there are where ``key`` would stand."""
+    parent = key[: key.rfind(".") + 1]
+    return sorted({name.removeprefix(parent).partition(".")[0] for name in values if name.startswith(parent)})
 
 
 def _first_line(error: Exception) -> str:

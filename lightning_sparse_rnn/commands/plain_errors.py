@@ -33,8 +33,12 @@ def told_plainly(command: str) -> Iterator[None]:
         from hydra.errors import InstantiationException
         from omegaconf.errors import MissingMandatoryValue
 
+        from lightning_sparse_rnn.commands.unknown_options import of_unknown_option
+
         cause: BaseException = error
+        unknown = None
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            unknown = of_unknown_option(cause)
             cause = cause.__cause__
         # An option that is not there comes as a TypeError of what Hydra was to call, a class that is not there as an
         # ImportError; others would be ours.
@@ -46,7 +50,7 @@ def told_plainly(command: str) -> Iterator[None]:
         )
         if os.environ.get(_EVERYTHING) == "1" or not isinstance(cause, told):
             raise
-        told_of: object = cause
+        told_of: object = unknown or cause
         if isinstance(cause, MissingMandatoryValue):
             told_of = f"Expected a value for {cause.full_key}, got none."
         raise SystemExit(f"{command}: {told_of}\n({_EVERYTHING}=1 shows where in the program this came up.)") from error

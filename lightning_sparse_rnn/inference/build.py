@@ -105,25 +105,40 @@ def _flags() -> list[str]:
     return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
-@functools.cache
 def load_kernel(path: str) -> Kernel:
     """Return the kernel for one set of instructions, built if that was not done before.
 
     Built libraries stand in ``LIGHTNING_SPARSE_RNN_CACHE``, or else in the user's cache folder, under a name that
     depends on the sources, the options and the compiler. The compiler is ``CXX``, or else ``c++``, ``g++`` or
-    ``clang++``.
+    ``clang++``. A process tries once.
 
     Raises:
-        RuntimeError: there is no compiler, or it fails.
+        RuntimeError: there is no compiler, it fails, or what it has made cannot be loaded.
     """
+    loaded = _loaded(path)
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+@functools.cache
+def _loaded(path: str) -> Kernel | str:
+    """The kernel, or why there is none: an exception would not be kept, and all be tried again at each call."""
+    try:
+        return Kernel(path, _built(path))
+    except (RuntimeError, OSError) as error:
+        return str(error)
+
+
+def _built(path: str) -> Path:
     compiler = _compiler()
     sources = sorted(_SOURCES.iterdir())
     parts = [*compiler, *_OPTIONS, *PATHS[path], platform.machine(), *(source.read_text() for source in sources)]
     name = f"packed-{path}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    folder = _cache_folder()
-    if not (folder / name).exists():
-        _compile([*compiler, *_OPTIONS, *PATHS[path]], folder / name)
-    return Kernel(path, folder / name)
+    library = _cache_folder() / name
+    if not library.exists():
+        _compile([*compiler, *_OPTIONS, *PATHS[path]], library)
+    return library
 
 
 def _compiler() -> list[str]:

@@ -13,6 +13,7 @@ from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
 from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED, cross_entropy, softmax_loss
 from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.models.kernels.untouched import untouched
 from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["Network", "Output"]
@@ -110,7 +111,7 @@ class Network(nn.Module, ABC):
         rows = rows_at_a_time(hidden, self.vocab_size)
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         total = torch.stack([cross_entropy(self.decoder(part), target, "sum") for part, target in parts]).sum()
-        return total / (targets != IGNORED).sum()
+        return total / (targets.long() != IGNORED).sum()  # a byte is compared as a byte, and one of them is −100
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""
@@ -118,6 +119,5 @@ class Network(nn.Module, ABC):
 
 
 def _is_plain(decoder: nn.Module) -> bool:
-    """Whether its weights say it all: a layer that is replaced, or that somebody has hooked, is to be called."""
-    hooks = (value for name, value in vars(decoder).items() if name.startswith(("_forward", "_backward")))
-    return type(decoder) is Linear and decoder.bias is not None and not any(hooks)
+    """Whether its weights say it all: a layer that somebody has replaced, hooked or patched is to be called."""
+    return type(decoder) is Linear and decoder.bias is not None and untouched(decoder)

@@ -13,14 +13,13 @@ from torch.nn.modules import module as torch_module
 from lightning_sparse_rnn.models.kernels.linear import made_into_a_graph
 from lightning_sparse_rnn.models.kernels.recorded_pass import Pass, PassFunction, RecordedPasses
 from lightning_sparse_rnn.models.kernels.state import State
+from lightning_sparse_rnn.models.kernels.untouched import GLOBAL_HOOKS, MODULE_HOOKS
 from lightning_sparse_rnn.models.stacked import GRU, LSTM
 
 __all__ = ["PassRecorder"]
 
 _DEVICE = "cuda"
 # Hooks are called by no replay.
-_MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _MODULE_HOOKS)
 _TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
@@ -86,13 +85,13 @@ def reason_against(module: pl.LightningModule) -> str | None:
         return f"{type(trainer.strategy).__name__} has work of its own to do in them"
     if torch.is_anomaly_enabled():
         return "anomalies are looked for"
-    if any(getattr(torch_module, name) for name in _GLOBAL_HOOKS):
+    if any(getattr(torch_module, name) for name in GLOBAL_HOOKS):
         return "all modules have hooks, which no graph would call"
     network: Any = module.network
     # Ours, which draws for itself what is between layers.
     own = network.layers if isinstance(network, (LSTM, GRU)) else None
     for name, part in module.named_modules():
-        if any(getattr(part, hooks) for hooks in _MODULE_HOOKS):
+        if any(getattr(part, hooks) for hooks in MODULE_HOOKS):
             return f"{name or 'the module'} has hooks, which no graph would call"
         if part._compiled_call_impl is not None or type(part).__name__ == "OptimizedModule":
             return f"{name or 'the module'} is compiled"

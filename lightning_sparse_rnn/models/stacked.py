@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.kernels.layer_by_layer import run_stacked
 from lightning_sparse_rnn.models.kernels.state import State
-from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here
+from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here, run_recurrent
 from lightning_sparse_rnn.models.network import Network, Output
 from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
@@ -48,7 +48,9 @@ class _Stacked(Network):
 
     def forward(self, tokens: Tensor, state: State = None) -> Output:
         x = self.dropout(self.embedding(tokens))
-        if evaluates_here(self.layers, x):
+        if type(self.layers).forward is not self.layer_type.forward:  # layers of somebody's own
+            raw, state = run_recurrent(self.layers, x, state)
+        elif evaluates_here(self.layers, x):
             raw, state = evaluate_layers(self.layers, x, state)
         else:
             raw, state = run_stacked(self.layers, x, state, self.fused_cells)

@@ -137,6 +137,11 @@ def _tell_apart(alike: Sequence[Group]) -> None:
     if "optimizer" in chosen:  # its config also says whether weights are averaged
         chosen.append("callbacks.averaging")
     telling = [name for name in differing if not f"{name}.".startswith(tuple(f"{config}." for config in chosen))]
+    of_name: dict[str, list[Group]] = {}
     for index, group in enumerate(alike):
         parts = [f"{setting.rpartition('.')[2]} {differing[setting][index]}" for setting in telling]
         group.name = ", ".join([group.name, *parts])
+        of_name.setdefault(group.name, []).append(group)
+    for same in of_name.values():  # those that were given one config of a kind, and then other settings
+        if len(same) < len(alike):
+            _tell_apart(same)

@@ -78,7 +78,11 @@ def _built(groups: Sequence[Group], unreadable: Sequence[Run], distances: Distan
         left_out.append("Perplexity against sparsity: no method was run at more than one sparsity.")
     return Report(
         summary=_summary(groups, unreadable),
-        problems=[*problems, *_mixed([c for c, own in corpora.items() if any(g.runs[0].metrics for g in own)])],
+        problems=[
+            *problems,
+            *_mixed([corpus for corpus, own in corpora.items() if any(group.runs[0].metrics for group in own)]),
+            *_diverged(groups),
+        ],
         sections=[section for section in sections if section.blocks],
         left_out=[*left_out, *distances.left_out],
     )
@@ -267,6 +271,15 @@ def _mixed(corpora: Sequence[str]) -> list[str]:
         return []
     text = f"These runs were trained on {len(corpora)} corpora, whose perplexities cannot be compared: "
     return [f"{text}{'; '.join(corpora)}."]
+
+
+def _diverged(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence if any finished run has no finite test perplexity: means over seeds are then of the others."""
+    counts = {group.name: len(group.finished) - len(group.values("test_ppl")) for group in groups}
+    said = [f"{name} ({_count(count, 'run')})" for name, count in counts.items() if count]
+    if not said:
+        return []
+    return [f"Means, deviations and differences leave out runs without a finite test perplexity: {', '.join(said)}."]
 
 
 def _present(table: Table | None) -> list[Table | Figures]:

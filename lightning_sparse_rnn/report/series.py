@@ -16,12 +16,15 @@ def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, fl
 
 
 def per_tensor(rows: Iterable[Row], name: str) -> dict[str, list[tuple[int, float]]]:
-    """Return the points (epoch, sum of a column over gates) of each tensor, one for each update."""
-    sums: dict[str, dict[int, float]] = {}
+    """Return the points (epoch, sum of a column over gates) of each tensor, one for each update.
+
+    Updates that go by steps may be several in one epoch.
+    """
+    sums: dict[str, dict[tuple[int, Any], float]] = {}
     for row in rows:
-        tensor = sums.setdefault(str(row["tensor"]), {})
-        tensor[row["epoch"]] = tensor.get(row["epoch"], 0.0) + row[name]
-    return {tensor: list(found.items()) for tensor, found in sums.items()}
+        tensor, update = sums.setdefault(str(row["tensor"]), {}), (row["epoch"], row.get("update"))
+        tensor[update] = tensor.get(update, 0.0) + row[name]
+    return {tensor: [(epoch, total) for (epoch, _), total in found.items()] for tensor, found in sums.items()}
 
 
 def short(tensor: str) -> str:

@@ -56,7 +56,7 @@ def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
                 "seconds",
             ],
             rows=[_comparison(group, _dense(own)) for group in own],
-            best=0 if len(own) > 1 else None,
+            best=0 if len(own) > 1 and own[0].values("test_ppl") else None,
         )
         for number, (corpus, own) in enumerate(finished.items(), start=1)
         if own
@@ -94,7 +94,8 @@ def differences(groups: Sequence[Group]) -> dict[str, Table]:
     The reference is Selfish, the best of its groups if there are several, and the best method where there is none.
     """
     found: dict[str, Table] = {}
-    for corpus, own in by_corpus(groups).items():
+    corpora = by_corpus(groups)
+    for number, (corpus, own) in enumerate(corpora.items(), start=1):
         finished = [group for group in own if group.values("test_ppl")]
         if len(finished) < 2:
             continue
@@ -102,7 +103,7 @@ def differences(groups: Sequence[Group]) -> dict[str, Table]:
         rows = [_difference(group, reference) for group in finished if group is not reference]
         if rows := [row for row in rows if row]:
             found[corpus] = Table(
-                name="differences" if len(by_corpus(groups)) == 1 else f"differences_{len(found) + 1}",
+                name="differences" if len(corpora) == 1 else f"differences_{number}",
                 title=f"Test perplexity beside {reference.name}",
                 text=f"Each method's test perplexity minus that of {reference.name} with the same seed, in the mean "
                 "over the seeds that both have: above 0 the method is worse. From, to: Student's 95 % interval of the "

@@ -22,8 +22,14 @@ STYLES: list[dict[str, Any]] = [
     {"color": "#000000", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#8c8c8c", "linestyle": (0, (1, 1))},
 ]
-#: Settings of matplotlib for figures whose texts all have one size, in points.
-ONE_SIZE: dict[Any, Any] = {"font.size": 9, "axes.titlesize": "medium", "figure.titlesize": "medium"}
+#: Settings of matplotlib for figures whose texts all have one size, in points, and are no formulas: a folder's name may
+#: have dollar signs in it.
+ONE_SIZE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": "medium",
+    "figure.titlesize": "medium",
+    "text.parse_math": False,
+}
 _WIDTH = 7.2
 
 

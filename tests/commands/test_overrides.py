@@ -27,6 +27,26 @@ SAID = {
     "sntasgd.restart_epochs=[4]": r"is now callbacks\.averaging\.restart_at, as shares of trainer\.max_epochs",
     "averaging.monitor=val_ppl": r"averaging\.monitor is now callbacks\.averaging\.monitor\.",
     "model.optimizer.lr=1": r"model\.optimizer\.lr is now optimizer\.lr\.",
+    "model.netwrk.hidden_size=3": r"There is no model\.netwrk\. Did you mean network\? In model: .*cuda_graphs",
+    "callbacks.mine.every=1": r"no callbacks\.mine\. .* \+callbacks\.mine\.every=VALUE\. In callbacks: averaging, ",
+    "seed.first=1": r"There is no seed\.first: seed is a single value\.",
+    "hydra.sweep.dirr=x": r"There is no hydra\.sweep\.dirr\. Did you mean dir or subdir\?",
+    "+model.network.fused_cells=true": r"model\.network\.fused_cells is there already: .*, without the \+\.",
+    "+method=set": r"method is there already: method=VALUE changes it, without the \+\.",
+    "seed=1,2,3": r"seed=1,2,3 is for several runs, .* made with -m: -m seed=1,2,3\. .* in brackets, key=\[1,2\]",
+    "experiment=null": r"Expected the name of a config, got experiment=null\. To choose none: ~experiment",
+    "seed=range(1,4)": r"seed=range\(1,4\) is for several runs",
+    "sweep=methods": r"sweep=methods is for several runs, and those are made with -m: .* -m sweep=methods",
+}
+# Further options beside the one at fault, which say what there is to choose from.
+BESIDE = {
+    "model=rhn model.network.fused_cells=true": r"no model\.network\.fused_cells\. .* In .*: .*coupled, depth",
+    "model=rhn model.network.dpth=3": r"There is no model\.network\.dpth\. Did you mean depth\?",
+    "-m model=rhn,gru model.network.dpth=3": r"There is no model\.network\.dpth\. Did you mean depth\?",
+    "+model.network.bias=1 model.network.biass=1": r"There is no model\.network\.biass\. Did you mean bias\?",
+    "sparsty=0.5 model=rnh": r"There is no model=rnh\. Did you mean rhn\?",
+    "sweep=methods seed=1": r"sweep=methods is for several runs",
+    "sweep=methods hydra.sweeper.params.seed='1,2'": r"hydra\.sweeper\.params\.seed='1,2' is for several runs",
 }
 
 
@@ -36,6 +56,12 @@ def test_a_mistake_is_told_with_what_is_near(given: str) -> None:
         checked([given])
     assert "provider=" not in str(raised.value)
     assert "object_type" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", BESIDE)
+def test_what_is_near_is_looked_for_in_the_config_of_all_other_options(given: str) -> None:
+    with pytest.raises(ValueError, match=BESIDE[given]):
+        checked(given.split())
 
 
 def test_what_hydra_takes_passes_and_names_the_folder_of_runs(tmp_path: Path) -> None:
@@ -63,6 +89,8 @@ def test_the_number_of_runs_is_known_where_hydra_itself_makes_them(tmp_path: Pat
         "-m seed=range(1,5) seed=1,2": 2,
         "-m sweep=methods": 36,
         "-m sweep=methods seed=1": 12,
+        "hydra.mode=MULTIRUN seed=1,2": 2,
+        "name='a,b'": None,
         "-m method=glob(*)": None,
         "-m prune_rate=interval(0.1,0.2)": None,
     }.items():

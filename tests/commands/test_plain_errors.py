@@ -9,11 +9,17 @@ from hydra.utils import instantiate
 
 from lightning_sparse_rnn.commands.plain_errors import told_plainly, whole_imports
 from lightning_sparse_rnn.commands.train import main
+from lightning_sparse_rnn.commands.unknown_options import options_of
+from lightning_sparse_rnn.models import AWDLSTM
 
 MISTAKES = {
     "prune_rate=2": "Expected `prune_rate` in [0, 1), got 2. Did you mean 0.02?",
     "model.network.dropout=2": "Expected `dropout` in [0, 1), got 2. Did you mean 0.02?",
-    "+model.network.unheard_of=1": "__init__() got an unexpected keyword argument 'unheard_of'",
+    "+model.network.fused_cell=1": "StackedLSTM has no option fused_cell. Did you mean fused_cells? It takes "
+    "vocab_size, embedding_size, hidden_size, num_layers, dropout, tied, fused_cells, dropout_inp",
+    "+optimizer.betas=[0,1]": "SNTASGD has no option betas. It takes params, lr, weight_decay, ",
+    "+method.growht=random": "SelfishSparseCallback has no option growht. Did you mean growth? It takes ",
+    "+data.vocabulary=3": "TextDataModule has no option vocabulary.",
     "optimizer.lr=abc": "Expected `lr` to be a number, got 'abc'.",
     "data=folder": "Expected a value for data.root, got none.",
     "data.bptt=3.5": "Expected `bptt` to be a whole number of at least 1, got 3.5.",
@@ -56,6 +62,41 @@ def test_a_failed_download_is_told_by_its_message_alone() -> None:
 def test_a_class_that_is_not_there_is_told_by_its_message_alone() -> None:
     with pytest.raises(SystemExit, match=r"command: Error loading 'math\.sqrt\.nothing'"), told_plainly("command"):
         instantiate({"_target_": "math.sqrt.nothing"})
+
+
+def takes_all(first, **others): ...
+
+
+class Base:
+    def __init__(self, first, *, second=0): ...
+
+
+class Derived(Base):
+    def __init__(self, third, *more, **options): ...
+
+
+class Unsaid:
+    def __init__(self, first, **options): ...
+
+
+def test_options_are_those_of_all_classes_that_they_are_passed_on_to() -> None:
+    assert options_of(Derived) == ["third", "first", "second"]
+    assert options_of(Base) == ["first", "second"]
+    assert options_of(options_of) == ["made"]
+    for unsaid in (Unsaid, takes_all, dict):
+        assert options_of(unsaid) is None
+    assert options_of(AWDLSTM)[:2] == ["vocab_size", "embedding_size"]
+    assert {"weight_drop", "dropout_between", "decoder_size"} < set(options_of(AWDLSTM))
+
+
+def test_an_option_of_something_deeper_inside_is_told_as_python_has_it() -> None:
+    said = r"command: options_of\(\) got an unexpected keyword argument 'second'"
+    with pytest.raises(SystemExit, match=said), told_plainly("command"):
+        instantiate({"_target_": f"{__name__}.deeper", "first": 1})
+
+
+def deeper(first, second=2):
+    options_of(second=first)
 
 
 def test_ctrl_c_counts_when_the_imports_are_over() -> None:

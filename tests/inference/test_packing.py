@@ -1,9 +1,11 @@
 """Packed weights: bits, values, products and rows, by every set of instructions that this processor has."""
 
 import copy
+import functools
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.inference import build
 from lightning_sparse_rnn.inference.build import PATHS, best_path, load_kernel
 from lightning_sparse_rnn.inference.operators import KINDS
 from lightning_sparse_rnn.inference.packing import Packed, _pack, pack
@@ -217,6 +220,35 @@ def test_without_a_kernel_one_line_says_so(environment: dict[str, str], said: st
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.count(said) == 1
     assert ("True True" in done.stdout) == (done.returncode == 0)
+
+
+def test_a_build_that_fails_is_tried_once_where_warnings_are_errors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def compiler() -> list[str]:
+        tried.append("here")
+        raise RuntimeError("There is no C++ compiler.")
+
+    monkeypatch.setattr(build, "_compiler", compiler)
+    monkeypatch.setattr(build, "_loaded", functools.cache(build._loaded.__wrapped__))
+    monkeypatch.delenv("LIGHTNING_SPARSE_RNN_KERNEL", raising=False)
+    kernel = functools.cache(build.kernel.__wrapped__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(UserWarning, match=r"made dense, .* There is no C\+\+ compiler\."):
+                kernel()
+    with pytest.warns(UserWarning, match="made dense"):
+        assert kernel() is None
+    assert tried == ["here"]
+
+
+def test_a_library_that_cannot_be_loaded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "packed.so").write_bytes(b"no library")
+    monkeypatch.setattr(build, "_built", lambda path: tmp_path / "packed.so")
+    monkeypatch.setattr(build, "_loaded", functools.cache(build._loaded.__wrapped__))
+    with pytest.raises(RuntimeError, match=r"packed\.so"):
+        build.load_kernel("portable")
 
 
 def test_all_paths_are_tested_somewhere() -> None:

@@ -1,8 +1,10 @@
 """The comparison of methods: made from runs once, and from its record ever after."""
 
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_runs import make_run
@@ -66,6 +68,47 @@ def test_mistakes_are_said_and_write_nothing(tmp_path: Path, capsys: pytest.Capt
         main([str(tmp_path / "runs"), *options])
     assert "Expected runs of one length, got [3, 4] epochs" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "says"),
+    [
+        ("set", {"data__train_lines": 500}, "which differ in data.train_lines. Another setting"),
+        ("selfish", {"method__growth": "gradient"}, "which differ in method.growth."),
+        ("selfish", {"sparsity": 0.8}, "which differ in method.sparsity."),
+        ("set", {"test_ppl": math.inf}, "Expected finite perplexities, got a run that has diverged: "),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    method: str, given: dict[str, Any], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "runs" / "a", "selfish", 1, 90.0, method__growth="random")
+    make_run(tmp_path / "runs" / "b", method, 2, **{"test_ppl": 91.0, **given})
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "runs"), "--json", str(tmp_path / "record.json")])
+    assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_record_takes_no_runs_of_another_size_and_its_picture_stands_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "a" / "record.json"
+    make_run(tmp_path / "small" / "a", "selfish", 1, 90.0)
+    main([str(tmp_path / "small"), "--json", str(record)])
+    before = record.read_text()
+    assert sorted(path.name for path in record.parent.iterdir()) == ["record.json", "record.svg"]
+    results = make_run(tmp_path / "large" / "a", "selfish", 2, 80.0) / "results.json"
+    results.write_text(results.read_text().replace('"live_weights": 24', '"live_weights": 48'))
+    (tmp_path / "empty").mkdir()
+    for folder, says in (
+        ("large", "selfish with equally many live weights, got [24, 48]"),
+        ("empty", "empty, got none"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / folder), "--json", str(record)])
+        assert says in capsys.readouterr().err
+    assert record.read_text() == before
 
 
 def test_the_picture_has_lines_of_networks_without_masks_and_an_arrow_for_what_is_far(tmp_path: Path) -> None:

@@ -159,6 +159,15 @@ def test_a_run_that_is_recorded_keeps_its_machine_unless_it_is_made_anew(results
     anew = replace(old[1], machine="another CPU", val_ppl=65.5)
     longer = replace(anew, set=["trainer.max_epochs=40"])
     assert results.merged(old, [again, anew, longer]) == [old[0], anew, longer]
+    one, other = replace(old[0], set=["a=1", "b=2"]), replace(old[0], set=["b=2", "a=1"], val_ppl=65.0)
+    assert results.merged([one], [other]) == [other]  # in whatever order they are said
+
+
+def test_runs_of_two_lengths_are_no_comparison(results) -> None:
+    set_ = ["trainer.max_epochs=40"]
+    results.check_lengths([record(results, "base", 1, 70.0), record(results, "base", 1, 60.0, set=set_, epochs=40)])
+    with pytest.raises(ValueError, match=r"of one length without --set, got \[16, 40\] epochs\. Say with --set"):
+        results.check_lengths([record(results, "base", 1, 70.0), record(results, "scaled", 1, 60.0, epochs=40)])
 
 
 # A command that leaves what a run leaves.

@@ -76,6 +76,18 @@ def test_an_optimizer_stands_for_its_averaging(tmp_path: Path) -> None:
     assert sorted(group.name for group in groups) == ["selfish, optimizer adam", "selfish, optimizer sntasgd"]
 
 
+def test_settings_in_a_config_tell_apart_where_its_name_does_not(tmp_path: Path) -> None:
+    given = {"a": ("adam", 0.1), "b": ("sgd", 1.0), "c": ("sgd", 2.0)}
+    groups = grouped(
+        *(make_run(tmp_path / name, chosen__optimizer=kind, optimizer={"lr": lr}) for name, (kind, lr) in given.items())
+    )
+    assert sorted(group.name for group in groups) == [
+        "selfish, optimizer adam",
+        "selfish, optimizer sgd, lr 1.0",
+        "selfish, optimizer sgd, lr 2.0",
+    ]
+
+
 def test_one_method_on_two_corpora_is_two_groups_named_so(tmp_path: Path) -> None:
     groups = grouped(make_run(tmp_path / "a"), make_run(tmp_path / "b", data__source="pydoc"))
     assert [group.name for group in groups] == ["selfish on ptb", "selfish on pydoc"]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 from html.parser import HTMLParser
@@ -78,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(runs / "b1", "static", 1, 99.0)
     make_run(runs / "b2", "static", 1, 120.0, sparsity=0.8)
     make_run(runs / "c1", "dense", 1, 80.0)
-    make_run(runs / "d1", "<script>alert('1')</script> & co", 1, None)
+    make_run(runs / "d1", "<script>alert('1')</script> & $x_{$", 1, None)
     return runs
 
 
@@ -112,6 +113,7 @@ def test_what_is_linked_is_there_and_names_are_unique(text: str) -> None:
 def test_names_from_configs_are_text(text: str) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;alert" in text
+    assert any("</script> & $x_{$" in svg for svg in Page(text).svgs)  # and no formula
 
 
 def test_every_figure_says_what_it_shows(text: str) -> None:
@@ -159,13 +161,28 @@ def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> Non
     assert made.problems == made.left_out == []
 
 
+def test_runs_that_have_diverged_are_said_and_are_no_mean(tmp_path: Path) -> None:
+    values = {("selfish", 1): math.nan, ("selfish", 2): 90.0, ("set", 1): 95.0, ("dense", 1): math.inf}
+    folders = [make_run(tmp_path / f"{name}{seed}", name, seed, value) for (name, seed), value in values.items()]
+    made = write_report(folders, tmp_path)
+    assert made.problems == [
+        "Means, deviations and differences leave out runs without a finite test perplexity: selfish (1 run), dense (1 "
+        "run)."
+    ]
+    comparison = made.tables[0]
+    assert [row[:3] for row in comparison.rows] == [["selfish", 1, "90.00"], ["set", 1, "95.00"], ["dense", 0, ""]]
+    assert comparison.best == 0
+    alone = write_report(folders[-1:] + folders[:1], tmp_path)
+    assert alone.tables[0].best is None
+
+
 def test_lines_that_coincide_are_said_and_not_drawn(made: Report, folder: Path) -> None:
     topology = next(section for section in made.sections if section.anchor == "topology")
     layers, gates, moved, masks = (block for block in topology.blocks if isinstance(block, Figures))
     # The word matrix stays at 8 weights and the recurrent one at 16, whose gates trade; each epoch moves 3 × 2.
     assert layers.text.endswith(
         "No tensor's share ever changes in selfish, static, sparsity 0.5, static, sparsity 0.8, "
-        "<script>alert('1')</script> & co: the table above has them."
+        "<script>alert('1')</script> & $x_{$: the table above has them."
     )
     assert "in the first epoch with updates → in the last: selfish 6; static, sparsity 0.5 6; " in moved.text
     assert (layers.drawings, len(gates.drawings), moved.drawings) == ([], 4, [])

@@ -58,6 +58,14 @@ def test_corpora_have_a_table_each_which_says_so(tmp_path: Path) -> None:
     assert all("Perplexities on different corpora cannot be compared" in table.text for table in tables.values())
 
 
+def test_a_corpus_has_one_number_in_all_of_its_tables(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", data__source="pydoc")]
+    folders.append(make_run(tmp_path / "c", "static", data__source="pydoc"))
+    groups = group_runs([read_run(folder) for folder in folders])
+    assert comparisons(groups)["pydoc"].name == "comparison_2"
+    assert {corpus: table.name for corpus, table in differences(groups).items()} == {"pydoc": "differences_2"}
+
+
 def test_differences_without_selfish_are_from_the_best_and_pair_seeds_alone(tmp_path: Path) -> None:
     values = {("set", 1): 90.0, ("set", 2): 92.0, ("static", 1): 91.0, ("static", 2): 91.5, ("dsr", 3): 99.0}
     folders = [make_run(tmp_path / f"{name}{seed}", name, seed, value) for (name, seed), value in values.items()]

@@ -17,6 +17,7 @@ from lightning_sparse_rnn.models.kernels.lstm_recurrence import lstm_layer
 from lightning_sparse_rnn.models.kernels.state import State, map_state
 from lightning_sparse_rnn.models.kernels.torch_layers import run_recurrent
 from lightning_sparse_rnn.models.kernels.triton_launch import fused_cells
+from lightning_sparse_rnn.models.kernels.untouched import untouched
 
 __all__ = ["expect_scattered_weights", "run_layer", "run_stacked", "runs_fused"]
 
@@ -30,13 +31,13 @@ def run_stacked(layers: nn.LSTM | nn.GRU, x: Tensor, state: State, fused: bool) 
     would draw them from a state of its own, which no checkpoint can hold and no CUDA graph can renew.
 
     Args:
-        layers: the module; if it has hooks it is called as it is.
+        layers: the module; if it is hooked or patched it is called as it is.
         x: the input.
         state: as the module takes it; None: zeros.
         fused: on a GPU, run each layer by `lstm_layer` or `gru_layer` where Triton works, and not by cuDNN.
     """
     draws = layers.training and layers.dropout > 0 and layers.num_layers > 1
-    if x.device.type != _DEVICE or not (draws or fused) or made_into_a_graph() or _hooks(layers):
+    if x.device.type != _DEVICE or not (draws or fused) or made_into_a_graph() or not untouched(layers):
         return run_recurrent(layers, x, state)
     if state is None:
         zeros = x.new_zeros(layers.num_layers, x.size(1), layers.hidden_size)
@@ -98,7 +99,3 @@ def expect_scattered_weights() -> None:
     Once for the process: warnings caught at every step would make Python repeat all others at every step.
     """
     warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
-
-
-def _hooks(module: nn.Module) -> bool:
-    return bool(module._forward_pre_hooks or module._forward_hooks)

@@ -34,8 +34,9 @@ def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     Returns:
         A scalar, float32 at least.
     """
-    many = len(hidden) * len(weight) >= _MANY
-    if many and by_onednn(hidden, weight, bias) and not torch.is_autocast_enabled("cpu"):
+    # How many there are is asked last: a compiler that asks would be bound to the sizes that it has seen.
+    here = by_onednn(hidden, weight, bias) and not torch.is_autocast_enabled("cpu")
+    if here and len(hidden) * len(weight) >= _MANY:
         result: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)
         return result
     return cross_entropy(linear(hidden, weight, bias), targets)
@@ -54,9 +55,10 @@ class _SoftmaxLoss(torch.autograd.Function):
         logits = linear(hidden, weight, bias)
         log_probs = F.log_softmax(logits, -1)
         loss = F.nll_loss(log_probs, targets, ignore_index=IGNORED)
+        targets = targets.long()  # of bytes torch makes these itself
         errors = torch.softmax(logits, -1, out=log_probs)
         ignored = targets == IGNORED
-        errors.scatter_add_(1, targets.masked_fill(ignored, 0).unsqueeze(1), errors.new_full((len(targets), 1), -1.0))
+        errors.scatter_add_(1, *_minus_onehot(errors, targets, ignored))
         if ignored.any():
             errors[ignored] = 0.0
         ctx.save_for_backward(
@@ -73,17 +75,27 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, to_hidden, to_weight, to_bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradients that were kept know nothing of what they depend on
-            hidden, weight, bias, targets = inputs
-            loss = cross_entropy(linear(hidden, weight, bias), targets)
-            wanted = [part for part, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
-            made = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
-            return tuple(next(made) if needed else None for needed in ctx.needs_input_grad)
+        hidden, weight, bias, targets, to_hidden, to_weight, to_bias = ctx.saved_tensors
         scale = grad / ctx.rows
+        if torch.is_grad_enabled():  # the gradients that were kept know nothing of what they depend on
+            ignored = targets == IGNORED
+            probs = torch.softmax(linear(hidden, weight, bias), -1)
+            errors = probs.scatter_add(1, *_minus_onehot(probs, targets, ignored))
+            errors = errors.masked_fill(ignored.unsqueeze(1), 0.0) * scale
+            return (
+                None if to_hidden is None else linear(errors, weight.t()),
+                None if to_weight is None else linear(errors.t(), hidden.t()),
+                None if to_bias is None else errors.sum(0),
+                None,
+            )
         return (
             None if to_hidden is None else to_hidden * scale,
-            None if to_weight is None else torch.mul(to_weight.t(), scale, out=torch.empty_like(inputs[1])),
+            None if to_weight is None else torch.mul(to_weight.t(), scale, out=torch.empty_like(weight)),
             None if to_bias is None else to_bias * scale,
             None,
         )
+
+
+def _minus_onehot(probs: Tensor, targets: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row's target is, (rows, 1), and the −1 that is to be added there; what is ignored counts as word 0."""
+    return targets.masked_fill(ignored, 0).unsqueeze(1), probs.new_full((len(targets), 1), -1.0)

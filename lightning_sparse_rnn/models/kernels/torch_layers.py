@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.kernels.linear import linear, made_into_a_graph, repeated_product
 from lightning_sparse_rnn.models.kernels.state import State, map_state
+from lightning_sparse_rnn.models.kernels.untouched import untouched
 
 __all__ = ["evaluate_layers", "evaluates_here", "run_recurrent"]
 
@@ -20,7 +21,7 @@ _FASTER_FROM = {"LSTM": 640, "GRU": 200}
 
 def evaluates_here(layers: nn.Module, x: Tensor) -> bool:
     """Whether `evaluate_layers` is right for `layers` on `x`, and faster: on a CPU, where there are no gradients."""
-    if not isinstance(layers, (nn.LSTM, nn.GRU)) or layers._forward_pre_hooks or layers._forward_hooks:
+    if not isinstance(layers, (nn.LSTM, nn.GRU)) or not untouched(layers):
         return False
     if layers.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or made_into_a_graph():
         return False

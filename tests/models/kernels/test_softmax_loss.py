@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
+from torch.utils.checkpoint import checkpoint
 
 from lightning_sparse_rnn.models import GRU
 from lightning_sparse_rnn.models.kernels import softmax_loss as module
@@ -75,6 +77,42 @@ def test_second_derivatives_are_torchs(frozen):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_second_derivatives_of_a_tied_weight_count_each_way_once():
+    tokens, targets, results = torch.arange(6), targets_of(2), []
+    for function in (softmax_loss, by_torch):
+        _, weight, bias = inputs()
+        hidden = torch.tanh(F.embedding(tokens, weight))
+        first = torch.autograd.grad(3 * function(hidden, weight, bias, targets), [weight, bias], create_graph=True)
+        second = torch.autograd.grad(sum(part.pow(2).sum() for part in first), [weight, bias])
+        results.append((*first, *second))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_targets_may_be_bytes_of_which_none_is_ignored():
+    parts = inputs(words=160)
+    targets = torch.tensor([156, 0, 159, 2, 3, 156])  # 156 and -100 are the same byte
+    losses = [function(*parts, targets.to(torch.uint8)) for function in (softmax_loss, by_torch)]
+    torch.testing.assert_close(*losses)
+    network = GRU(vocab_size=160, embedding_size=5, hidden_size=5)
+    with torch.no_grad():
+        of_bytes, of_numbers = (network.loss(parts[0], each) for each in (targets.to(torch.uint8), targets))
+    assert of_bytes == of_numbers
+    for ours, theirs in zip(*(torch.autograd.grad(loss, parts) for loss in losses), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_is_computed_again_in_the_pass_back_has_the_same_gradients(reentrant):
+    results = []
+    for function in (softmax_loss, lambda *given: checkpoint(softmax_loss, *given, use_reentrant=reentrant)):
+        parts = inputs()
+        function(*parts, targets_of(1)).backward()
+        results.append([part.grad for part in parts])
+    for plain, again in zip(*results, strict=True):
+        assert torch.equal(plain, again)
+
+
 @pytest.mark.parametrize("target", [11, -1])
 def test_a_target_that_is_no_word_is_torchs_error(target):
     targets = targets_of(0)
@@ -114,6 +152,26 @@ def test_a_decoder_that_is_looked_at_is_called():
     network.decoder.register_forward_hook(lambda *of_call: seen.append(of_call[2].shape))
     torch.testing.assert_close(network.loss(hidden, tokens[1]), expected)
     assert seen == [(6, 11)]
+
+
+def test_a_decoder_whose_forward_is_patched_is_called():
+    network = GRU(vocab_size=11, embedding_size=4, hidden_size=4)
+    tokens = torch.randint(11, (2, 3, 2))
+    hidden, plain = network(tokens[0]).hidden, network.decoder.forward
+    network.decoder.forward = lambda x: 2 * plain(x)
+    expected = F.cross_entropy(2 * plain(hidden.flatten(0, 1)), tokens[1].flatten())
+    torch.testing.assert_close(network.loss(hidden, tokens[1]), expected)
+
+
+def test_what_is_compiled_is_not_bound_to_a_number_of_rows():
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(softmax_loss, backend=counter, dynamic=True, fullgraph=True)
+    for rows in (4, 6, 2**17):  # with 11 words the last are many
+        given = inputs(rows)
+        targets = targets_of(1, rows)
+        torch.testing.assert_close(compiled(*given, targets), by_torch(*given, targets))
+    assert counter.frame_count == 1
 
 
 def test_a_pruned_decoder_counts_as_pruned():

@@ -60,6 +60,8 @@ def test_only_where_nothing_is_lost(module):
             assert not evaluates_here(module, x)
         with module.register_forward_hook(lambda *_: None):
             assert not evaluates_here(module, x)
+        with nn.modules.module.register_module_forward_hook(lambda *_: None):
+            assert not evaluates_here(module, x)
         assert evaluates_here(module, x)
         assert not evaluates_here(module, x.to("meta"))
         with torch.autocast("cpu"):
@@ -75,6 +77,27 @@ def test_hooks_and_parametrised_weights_are_heeded_in_evaluation(kind):
     network.load_state_dict({name: value + 0.1 for name, value in network.state_dict().items()})
     network.layers.register_forward_hook(lambda module, given, output: (2 * output[0], output[1]))
     expected = network(tokens).hidden.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(network(tokens).hidden, expected)
+
+
+class Doubled(nn.LSTM):
+    def forward(self, x, state=None):
+        outputs, state = super().forward(x, state)
+        return 2 * outputs, state
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("patched", [True, False])
+def test_layers_of_ones_own_are_called_in_evaluation(patched):
+    network, tokens = LSTM(9, 4, 4).eval(), torch.randint(9, (12, 3))
+    expected = 2 * network(tokens).hidden.detach()
+    own = Doubled(4, 4, 2).eval()
+    own.load_state_dict(network.layers.state_dict())
+    if patched:
+        network.layers.forward = own.forward
+    else:
+        network.layers = own
     with torch.no_grad():
         torch.testing.assert_close(network(tokens).hidden, expected)
 
