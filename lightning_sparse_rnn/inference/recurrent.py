@@ -22,8 +22,8 @@ State = tuple[Tensor, ...]
 # Torch's own layer is faster than products step by step with a hidden weight that is not packed, from so many steps on.
 _LONG = 16
 # And its LSTM than packed products, for so many columns, so many of them in all steps, and a hidden weight of fewer
-# positions than this. Measured for 256 to 650 units.
-_COLUMNS, _IN_ALL, _SMALL = 48, 2000, 3 << 19
+# positions than this. Measured for 256 to 1000 units.
+_COLUMNS, _IN_ALL, _SMALL = 48, 2000, 1 << 21
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
 
