@@ -47,8 +47,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
     It is called as the module is, in evaluation mode and without gradients, and gives what the module gives: float32
     sums in another order, embeddings exactly. Packed are the weights of `nn.Linear`, `nn.Embedding`, `nn.LSTM`,
     `nn.GRU`, `nn.RNN`, their cells, and the layers of this package's networks, of which at least 40 % are zero; all
-    else stays as it is, and so does ``module``. Layers of other types, with hooks, or with
-    parametrizations stay dense. A tied weight is packed once.
+    else stays as it is, and so does ``module``. Layers of other types, with hooks, with a ``forward`` of their own, or
+    with parametrizations stay dense. A tied weight is packed once.
 
     A packed weight takes one bit per position and its values: of float32 at density d, d + 1/32 of the dense bytes, of
     bfloat16 d/2 + 1/32, and of int8 d/4 + 1/32.
@@ -131,7 +131,8 @@ def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (f"{path}." if path else "", layer)
         for path, layer in module.named_modules()
-        if type(layer) in REPLACED and not (layer._forward_hooks or layer._forward_pre_hooks)
+        if type(layer) in REPLACED
+        and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
     ]
 
 

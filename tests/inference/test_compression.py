@@ -203,8 +203,10 @@ def test_hooks_and_subclasses_keep_a_layer_dense() -> None:
 
     hooked = nn.Linear(20, 30)
     hooked.register_forward_hook(lambda *_: None)
-    packed = small(sparse(nn.Sequential(nn.Linear(20, 20), Doubled(20, 20), hooked)))
-    assert [type(layer).__name__ for layer in packed] == ["PackedLinear", "Doubled", "Linear"]
+    patched = nn.Linear(30, 30)
+    patched.forward = lambda x: 2 * x  # type: ignore[method-assign]
+    packed = small(sparse(nn.Sequential(nn.Linear(20, 20), Doubled(20, 20), hooked, patched)))
+    assert [type(layer).__name__ for layer in packed] == ["PackedLinear", "Doubled", "Linear", "Linear"]
 
 
 def test_a_tied_weight_is_packed_once() -> None:
