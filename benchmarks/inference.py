@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
+import functools
 import math
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ from lightning_sparse_rnn.inference.compression import REPLACED, held_bytes
 from lightning_sparse_rnn.inference.packing import SMALLEST, Packed, pack
 from lightning_sparse_rnn.models import GRU, LSTM, Network, RecurrentHighwayNetwork
 
+Module = TypeVar("Module", bound=nn.Module)
 Sides = Mapping[str, Callable[[], Any]]
 VALUES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 DENSE, SAME = "dense float32", "dense, same code"
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument("--repeats", type=int, default=31, help="turns of each comparison (default: 31)")
-    parser.add_argument("--only", choices=("products", "networks"), help="one of the two tables")
+    parser.add_argument("--only", choices=tuple(TABLES), help="one of the tables")
     parser.add_argument("--small", action="store_true", help="weights of toy size")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -58,10 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{about['processor']}, {given.threads} thread(s), kernel {built.path}, {datetime.date.today()}, {of}\n")
     torch.manual_seed(0)
     with torch.inference_mode():
-        if given.only != "networks":
-            _products(given)
-        if given.only != "products":
-            _networks(given)
+        for name, table in TABLES.items():
+            if given.only in (None, name):
+                table(given)
 
 
 def take_turns(sides: Sides, repeats: int, threads: int) -> dict[str, list[float]]:
@@ -149,6 +150,47 @@ def _expansions_per_second(given: argparse.Namespace) -> float:
     return rows // 16 * size / min(times)
 
 
+# Many vectors, and many steps
+
+
+def _many(given: argparse.Namespace) -> None:
+    """Products with so many vectors that what is saved on reading weights no longer counts."""
+    shapes, batches = ([(64, 48)], (70,)) if given.small else ([(6000, 1500), (2600, 650)], (128, 256, 700, 1500))
+    print("| weight, density 0.33 | " + " | ".join(f"{batch} vectors" for batch in batches) + " |")
+    print("|---" * (1 + len(batches)) + "|")
+    for rows, size in shapes:
+        weight, bias = torch.randn(rows, size) * (torch.rand(rows, size) < 0.33), torch.randn(rows)
+        with torch.inference_mode(False):
+            packed = {name: pack(weight.clone(), dtype) for name, dtype in VALUES.items()}
+        turns = {}
+        for batch in batches:
+            sides = _product_sides(torch.randn(batch, size), weight, bias, packed, {})
+            turns[batch] = take_turns(sides, given.repeats // 2, given.threads)
+        for name in VALUES:
+            cells = [f"{ratio(turns[batch], f'packed {name}'):.2f}" for batch in batches]
+            print("| " + " | ".join([f"{rows}×{size}, {name}", *cells]) + " |", flush=True)
+    print()
+
+
+def _sequences(given: argparse.Namespace) -> None:
+    """Torch's layers over whole sequences, beside the packed ones."""
+    kinds = [(nn.LSTM, 16)] if given.small else [(nn.LSTM, 400), (nn.LSTM, 650), (nn.GRU, 650), (nn.LSTM, 1500)]
+    shapes = [(3, 2)] if given.small else [(1, 1), (1, 20), (35, 1), (35, 4), (35, 20), (35, 64), (35, 200)]
+    print("| layer, density 0.33 | " + " | ".join(f"{steps} × {columns}" for steps, columns in shapes) + " |")
+    print("|---" * (1 + len(shapes)) + "|")
+    for kind, size in kinds:
+        with torch.inference_mode(False), torch.no_grad():
+            layer = sparse(kind(size, size), 0.33)
+            packed = compress(layer, smallest=1 if given.small else SMALLEST)
+        cells = []
+        for steps, columns in shapes:
+            x = torch.randn(steps, columns, size)
+            sides = {DENSE: functools.partial(layer, x), "packed": functools.partial(packed, x)}
+            cells.append(f"{ratio(take_turns(sides, given.repeats // 2, given.threads), 'packed'):.2f}")
+        print("| " + " | ".join([f"{kind.__name__} {size}", *cells]) + " |", flush=True)
+    print()
+
+
 # Whole networks, one token at a time
 
 
@@ -204,7 +246,7 @@ def _shares(network: Network, sides: Mapping[str, nn.Module]) -> list[float]:
     return [held_bytes(sides[f"packed {name}"]) / held_bytes(network) for name in VALUES]
 
 
-def sparse(network: Network, density: float) -> Network:
+def sparse(network: Module, density: float) -> Module:
     """Make a share of every matrix zero."""
     for parameter in network.parameters():
         if parameter.dim() == 2:
@@ -242,6 +284,8 @@ def _generator(network: nn.Module, batch: int) -> Callable[[], None]:
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
 
+
+TABLES = {"products": _products, "many": _many, "sequences": _sequences, "networks": _networks}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

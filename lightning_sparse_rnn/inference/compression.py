@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -46,8 +47,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
     It is called as the module is, in evaluation mode and without gradients, and gives what the module gives: float32
     sums in another order, embeddings exactly. Packed are the weights of `nn.Linear`, `nn.Embedding`, `nn.LSTM`,
     `nn.GRU`, `nn.RNN`, their cells, and the layers of this package's networks, of which at least 40 % are zero; all
-    else stays as it is, and so does ``module``. Layers of other types, with hooks, or with
-    parametrizations stay dense. A tied weight is packed once.
+    else stays as it is, and so does ``module``. Layers of other types, with hooks, with a ``forward`` of their own, or
+    with parametrizations stay dense. A tied weight is packed once.
 
     A packed weight takes one bit per position and its values: of float32 at density d, d + 1/32 of the dense bytes, of
     bfloat16 d/2 + 1/32, and of int8 d/4 + 1/32.
@@ -56,17 +57,18 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
         module: of float32 weights on the CPU.
         dtype: of the packed values; ``None`` keeps float32. ``torch.bfloat16`` rounds them to the nearest, and
             ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32.
-        smallest: weights of fewer positions stay dense, and so do, unless it is below 128, those of fewer than 128
-            rows. Below the default, products are as fast dense, and packing them saves memory alone.
+        smallest: weights of fewer positions stay dense. With the default, so do those of fewer than 512 rows or 32
+            columns: products of such weights are as fast dense, and packing them saves memory alone. If that leaves
+            nothing to pack, a warning says so.
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.
         ValueError: ``dtype`` is another one, or no weight has zeros enough.
 
     Example:
-        >>> layer = nn.Linear(600, 500)
+        >>> layer = nn.Linear(600, 900)
         >>> with torch.no_grad():
-        ...     _ = layer.weight.mul_(torch.rand(500, 600) < 0.1)
+        ...     _ = layer.weight.mul_(torch.rand(900, 600) < 0.1)
         >>> x = torch.rand(4, 600)
         >>> with torch.no_grad():
         ...     torch.allclose(compress(layer)(x), layer(x), atol=1e-5)
@@ -83,7 +85,7 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
     _check_kind(module)
     weights = {name: weight for name, weight in _packable(module).items() if worth_packing(weight, smallest)}
     if not weights:
-        raise ValueError(f"Expected a module with sparse weights, got one in which {_densities(module, smallest)}.")
+        _nothing_to_pack(module, smallest)
     made = {id(weight): weight for weight in weights.values()}
     packed = {key: pack(weight, dtype) for key, weight in made.items()}  # a tied weight once
     return replaced(module, {name: packed[id(weight)] for name, weight in weights.items()})
@@ -129,7 +131,8 @@ def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (f"{path}." if path else "", layer)
         for path, layer in module.named_modules()
-        if type(layer) in REPLACED and not (layer._forward_hooks or layer._forward_pre_hooks)
+        if type(layer) in REPLACED
+        and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
     ]
 
 
@@ -152,15 +155,26 @@ def _check_kind(module: nn.Module) -> None:
             )
 
 
-def _densities(module: nn.Module, smallest: int) -> str:
+def _nothing_to_pack(module: nn.Module, smallest: int) -> None:
+    """Say why: in a warning where sparse weights are too small, since the module is as fast as it can be.
+
+    Raises:
+        ValueError: no weight has zeros enough.
+    """
     weights = _packable(module)
+    if not weights:
+        raise ValueError("Expected a module with sparse weights, got one with no layer whose weights can be packed.")
     shares = [torch.count_nonzero(weight).item() / max(1, weight.numel()) for weight in weights.values()]
-    if not shares:
-        return "there is no layer whose weights can be packed"
-    least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
-    live = least if least == most else f"{least} to {most}"
-    return (
-        f"{live} of each of {len(shares)} weights are not zero, and the largest has "
-        f"{max(map(Tensor.numel, weights.values())):,} positions; packed are those of at least 40 % zeros and "
-        f"{smallest:,} positions (`smallest`)"
+    if not any(worth_packing(weight, smallest=1) for weight in weights.values()):
+        least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
+        live = least if least == most else f"{least} to {most}"
+        raise ValueError(
+            f"Expected a module with sparse weights, got one in which {live} of each of {len(shares)} weights are not "
+            "zero. Weights are packed if at least 40 % are zeros."
+        )
+    warnings.warn(
+        f"Nothing is packed: the largest weight has {max(map(Tensor.numel, weights.values())):,} positions, and dense "
+        f"products are as fast below {smallest:,}, and below 512 rows or 32 columns. To save memory alone, call "
+        "`compress` with smallest=1.",
+        stacklevel=3,
     )

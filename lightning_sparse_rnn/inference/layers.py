@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.inference.packing import Packed, PackedRows
 from lightning_sparse_rnn.models.kernels.linear import linear
 
-__all__ = ["PackedEmbedding", "PackedLayer", "PackedLinear", "product"]
+__all__ = ["PackedEmbedding", "PackedLayer", "PackedLinear", "dense", "product"]
 
 
 class PackedLayer(nn.Module):
@@ -87,6 +87,11 @@ class PackedLayer(nn.Module):
 def product(x: Tensor, weight: Packed | Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x·weightᵀ + bias."""
     return weight.linear(x, bias) if isinstance(weight, Packed) else linear(x, weight, bias)
+
+
+def dense(weight: Packed | Tensor) -> Tensor:
+    """Return the weight with its zeros."""
+    return weight.dense() if isinstance(weight, Packed) else weight
 
 
 class PackedLinear(PackedLayer):

@@ -21,10 +21,11 @@ __all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "worth_packing"]
 ROWS, SPARE = 16, 64
 # Above this share of live weights a product takes longer than a dense one, measured for one vector and for twenty.
 _DENSEST = 0.6
-#: With fewer weights than this, a call of torch's product takes no longer, measured for layers of 32 to 400 features.
-SMALLEST = 1 << 18
-# With fewer rows than this, so much of a group of 16, or of what a call costs, is lost that dense products are faster.
-_FEWEST_ROWS = 128
+#: With fewer weights than this, a call of torch's product takes no longer, measured for layers of 32 to 700 features.
+SMALLEST = 1 << 19
+# With fewer rows or columns than this, laying out the vectors, or what each group of 16 rows costs, takes so long that
+# dense products are faster.
+_FEWEST_ROWS, _FEWEST_COLUMNS = 512, 32
 # Below this density, and for so many vectors, torch's products with CSR matrices were measured to be faster.
 _CSR_DENSITY, _CSR_VECTORS = 0.11, (12, 256)
 
@@ -204,9 +205,11 @@ class PackedRows:
 def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
     """Whether a weight has so many zeros, and is so large, that packing it saves memory and time.
 
-    One of few rows is not, unless ``smallest`` asks for weights of as few positions.
+    One of few rows or columns is not, unless ``smallest`` asks for small ones.
     """
-    if weight.dim() != 2 or weight.numel() < smallest or weight.size(0) < min(_FEWEST_ROWS, smallest):
+    if weight.dim() != 2 or weight.numel() < smallest:
+        return False
+    if smallest >= SMALLEST and (weight.size(0) < _FEWEST_ROWS or weight.size(1) < _FEWEST_COLUMNS):
         return False
     return torch.count_nonzero(weight).item() <= _DENSEST * weight.numel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_sparse_rnn.inference.layers import PackedLayer, product
+from lightning_sparse_rnn.inference.layers import PackedLayer, dense, product
 from lightning_sparse_rnn.inference.operators import MODES
 from lightning_sparse_rnn.inference.packing import Packed
 
@@ -18,6 +19,11 @@ __all__ = ["PackedCell", "PackedRecurrent"]
 Weight = Packed | Tensor
 # A state is (h,) or, of an LSTM, (h, c); each (columns, features).
 State = tuple[Tensor, ...]
+# Torch's own layer is faster than products step by step with a hidden weight that is not packed, from so many steps on.
+_LONG = 16
+# And its LSTM than packed products, for so many columns, so many of them in all steps, and a hidden weight of fewer
+# positions than this. Measured for 256 to 1000 units.
+_COLUMNS, _IN_ALL, _SMALL = 48, 2000, 1 << 21
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
 
@@ -68,6 +74,31 @@ def _whole_sequence(
     outputs, cell = hidden.recurrence(inputs, h, c, bias_hh if mode == "GRU" else None, MODES[mode], backwards)
     last = outputs[0 if backwards else -1].clone()
     return outputs.flatten(0, 1), (last,) if c is None else (last, cell)
+
+
+def _better_dense(mode: str, hidden: Weight, steps: int, columns: int) -> bool:
+    """Whether torch's own layer is faster, with the time that it takes to make its weights dense."""
+    if isinstance(hidden, Tensor):
+        return steps >= _LONG
+    small = mode == "LSTM" and math.prod(hidden.shape) < _SMALL
+    return small and columns >= _COLUMNS and steps * columns >= _IN_ALL
+
+
+def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:
+    """What :func:`_whole_sequence` gives, for ``x`` (steps, columns, features)."""
+    state = tuple(part.unsqueeze(0) for part in state)
+    x = x.flip(0) if backwards else x
+    runs: dict[str, Any] = {
+        "LSTM": torch.lstm,
+        "GRU": torch.gru,
+        "RNN_TANH": torch.rnn_tanh,
+        "RNN_RELU": torch.rnn_relu,
+    }
+    # Biases or not, one layer, no dropout, not in training, one direction, steps first.
+    options = (len(weights) > 2, 1, 0.0, False, False, False)
+    outputs, *ends = runs[mode](x, state if mode == "LSTM" else state[0], weights, *options)
+    outputs = outputs.flip(0) if backwards else outputs
+    return outputs.flatten(0, 1), tuple(end.squeeze(0) for end in ends)
 
 
 def _input_bias(mode: str, bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
@@ -144,8 +175,13 @@ class PackedRecurrent(PackedLayer):
         bias_ih, bias_hh = (self._parameters.get(f"bias_{side}_{name}") for side in ("ih", "hh"))
         projection = self.weight_of(f"weight_hr_{name}") if self.proj_size else None
         hidden, backwards = self.weight_of(f"weight_hh_{name}"), name.endswith("_reverse")
+        as_long = projection is None and sizes[0] == sizes[-1]
+        if as_long and _better_dense(self.mode, hidden, len(sizes), sizes[0]):
+            weights = [dense(each) for each in (self.weight_of(f"weight_ih_{name}"), hidden)]
+            biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
+            return _by_torch(self.mode, [*weights, *biases], x.view(len(sizes), sizes[0], -1), state, backwards)
         gates = product(x, self.weight_of(f"weight_ih_{name}"), _input_bias(self.mode, bias_ih, bias_hh))
-        if isinstance(hidden, Packed) and projection is None and sizes[0] == sizes[-1]:
+        if as_long and isinstance(hidden, Packed):
             return _whole_sequence(self.mode, hidden, gates.view(len(sizes), sizes[0], -1), state, bias_hh, backwards)
         inputs, step = gates.split(sizes), _step(self.mode, hidden, bias_hh, projection)
         order = range(len(sizes))

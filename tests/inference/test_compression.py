@@ -85,7 +85,7 @@ def test_recurrent_layers(
     packed = small(layers)
     sequences = pack_sequence([torch.randn(steps, 20) for steps in (3, 6, 1)], enforce_sorted=False)
     with torch.no_grad():
-        for x in (torch.randn(5, 4, 20), torch.randn(1, 1, 20), torch.randn(5, 20), sequences):
+        for x in (torch.randn(5, 4, 20), torch.randn(1, 1, 20), torch.randn(5, 20), torch.randn(50, 50, 20), sequences):
             expected, state = layers(x)
             output, own = packed(x)
             for _ in range(2):
@@ -140,7 +140,7 @@ def test_dtypes_round_weights_and_nothing_else(dtype: torch.dtype | None, share:
 
 
 def test_what_does_not_pay_stays_dense_and_the_module_stays_as_it_is() -> None:
-    module = nn.Sequential(nn.Linear(600, 500), nn.Linear(500, 600), nn.ReLU(), nn.Linear(600, 4))
+    module = nn.Sequential(nn.Linear(600, 900), nn.Linear(900, 600), nn.ReLU(), nn.Linear(600, 4))
     sparse(module)
     with torch.no_grad():
         module[1].weight.fill_(1.0)
@@ -154,9 +154,10 @@ def test_what_does_not_pay_stays_dense_and_the_module_stays_as_it_is() -> None:
     assert torch.allclose(packed(x), module(x), atol=1e-3)
 
 
-def test_weights_of_few_rows_stay_dense_unless_small_ones_are_asked_for() -> None:
-    flat = sparse(nn.Sequential(nn.Linear(3000, 127), nn.Linear(3000, 128)))
-    assert [isinstance(layer, PackedLayer) for layer in compress(flat)] == [False, True]
+def test_weights_of_few_rows_or_columns_stay_dense_unless_small_ones_are_asked_for() -> None:
+    shapes = [(1100, 511), (1100, 512), (31, 20_000), (32, 20_000)]
+    flat = sparse(nn.Sequential(*(nn.Linear(*shape) for shape in shapes)))
+    assert [isinstance(layer, PackedLayer) for layer in compress(flat)] == [False, True, False, True]
     assert all(isinstance(layer, PackedLayer) for layer in small(flat))
 
 
@@ -202,8 +203,10 @@ def test_hooks_and_subclasses_keep_a_layer_dense() -> None:
 
     hooked = nn.Linear(20, 30)
     hooked.register_forward_hook(lambda *_: None)
-    packed = small(sparse(nn.Sequential(nn.Linear(20, 20), Doubled(20, 20), hooked)))
-    assert [type(layer).__name__ for layer in packed] == ["PackedLinear", "Doubled", "Linear"]
+    patched = nn.Linear(30, 30)
+    patched.forward = lambda x: 2 * x  # type: ignore[method-assign]
+    packed = small(sparse(nn.Sequential(nn.Linear(20, 20), Doubled(20, 20), hooked, patched)))
+    assert [type(layer).__name__ for layer in packed] == ["PackedLinear", "Doubled", "Linear", "Linear"]
 
 
 def test_a_tied_weight_is_packed_once() -> None:
@@ -258,20 +261,30 @@ def test_operators_hold_to_torchs_rules() -> None:
 
 
 def test_where_it_pays() -> None:
-    dense, module = nn.Linear(600, 500), sparse(nn.Linear(600, 500))
+    dense, module = nn.Linear(600, 900), sparse(nn.Linear(600, 900))
     assert compress_where_it_pays(dense) is dense
     assert isinstance(compress_where_it_pays(module), PackedLayer)
     doubled = module.double()
     assert compress_where_it_pays(doubled) is doubled
 
 
+def test_of_small_weights_alone_a_warning_says_that_nothing_is_packed() -> None:
+    layers, x = sparse(nn.GRU(20, 30)).train(), torch.randn(3, 2, 20)
+    with pytest.warns(UserWarning, match=r"Nothing is packed: the largest weight has 2,700 positions"):
+        same = compress(layers)
+    with torch.no_grad():
+        assert close(same(x), layers(x))
+    assert not same.training
+    assert layers.training
+
+
 def test_mistakes() -> None:
-    module = sparse(nn.Linear(600, 500))
+    module = sparse(nn.Linear(600, 900))
     with pytest.raises(TypeError, match=r"Expected a torch.nn.Module, got dict"):
         compress({})  # type: ignore[type-var]
     with pytest.raises(ValueError, match=r"Expected a module with sparse weights, got one in which 100% of each of"):
-        compress(nn.Linear(600, 500))
-    with pytest.raises(ValueError, match="there is no layer whose weights can be packed"):
+        compress(nn.Linear(600, 900))
+    with pytest.raises(ValueError, match="got one with no layer whose weights can be packed"):
         compress(nn.ReLU())
     with pytest.raises(TypeError, match=r"got weight of torch.float64 on cpu. Call `module.float\(\).cpu\(\)` first"):
         compress(copy.deepcopy(module).double())
@@ -294,7 +307,7 @@ def test_mistakes() -> None:
     with pytest.raises(RuntimeError, match="Expected packed weights to stay on the CPU and take float32"):
         packed.double()
     with pytest.raises(AttributeError, match="Expected the packed weight 'weight' to stay as it is"):
-        packed.weight = nn.Parameter(torch.zeros(500, 600))
+        packed.weight = nn.Parameter(torch.zeros(900, 600))
     with pytest.raises(RuntimeError, match="is packed and takes no other weights"):
         packed.load_state_dict(module.state_dict())
     layers = small(sparse(nn.LSTM(20, 30)))

@@ -98,6 +98,39 @@ void row_of(int64_t row, const uint16_t* masks, const T* values, const int64_t* 
   }
 }
 
+// A whole group. Expanded columns are turned in the cache, 16 at a time.
+template <class T>
+void group_of(Group<T> group, const float* scales, int64_t columns, float* to) {
+  float expanded[LANES * LANES];
+  for (int64_t column = 0; column < columns; column += LANES) {
+    const int64_t count = std::min<int64_t>(LANES, columns - column);
+    group.next(count, expanded, LANES);
+    for (int64_t lane = 0; lane < LANES; ++lane) {
+      const float scale = scales ? scales[lane] : 1.0f;
+      for (int64_t i = 0; i < count; ++i) to[lane * columns + column + i] = expanded[i * LANES + lane] * scale;
+    }
+  }
+}
+
+// Rows by their indices. Where 16 indices in a row name a whole group, as for a whole weight, it is expanded at once.
+template <class T>
+void rows_of(const int64_t* indices, const Group<T>& weight, const int64_t* starts, const float* scales, int64_t count,
+             int64_t columns, float* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; i += LANES) {
+    const int64_t end = std::min<int64_t>(i + LANES, count), group = indices[i] / LANES;
+    int64_t same = i;
+    while (same < end && indices[same] == group * LANES + same - i) ++same;
+    if (same == i + LANES) {
+      const Group<T> here{weight.values + starts[group], weight.masks + group * columns};
+      group_of(here, scales ? scales + group * LANES : nullptr, columns, out + i * columns);
+      continue;
+    }
+    for (int64_t each = i; each < end; ++each)
+      row_of(indices[each], weight.masks, weight.values, starts, scales, columns, out + each * columns);
+  }
+}
+
 }  // namespace
 
 // kind: 0 float32, 1 bfloat16, 2 int8.
@@ -126,13 +159,9 @@ extern "C" void packed_recurrence(const float* inputs, const float* h, float* c,
 
 extern "C" void packed_rows(const int64_t* indices, const uint16_t* masks, const void* values, const int64_t* starts,
                             const float* scales, float* out, int kind, int64_t count, int64_t columns, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t i = 0; i < count; ++i) {
-    float* to = out + i * columns;
-#define OF(T) row_of(indices[i], masks, static_cast<const T*>(values), starts, scales, columns, to)
-    kind == 0 ? OF(float) : kind == 1 ? OF(Bfloat16) : OF(int8_t);
+#define OF(T) rows_of(indices, Group<T>{static_cast<const T*>(values), masks}, starts, scales, count, columns, out, threads)
+  kind == 0 ? OF(float) : kind == 1 ? OF(Bfloat16) : OF(int8_t);
 #undef OF
-  }
 }
 
 // Fills masks and, as float32, values, which has room for one more than there are.

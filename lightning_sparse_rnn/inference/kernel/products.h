@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include "lanes.h"
 
@@ -19,9 +20,10 @@ namespace {
 
 // So many bytes ahead of what is read, values are fetched from memory.
 constexpr int AHEAD = 1024;
-// Of many vectors: so many columns of so many groups are expanded at once, into 256 KB, and multiplied with so many
-// vectors, whose sums take 384 KB. Every thread has memory of this size.
-constexpr int64_t COLUMNS = 256, BLOCK = 16, VECTORS = 384;
+// Of many vectors: so many columns are expanded at once, into at most 24 KB; so many groups one after the other are
+// multiplied with the same part of x, of at most so many vectors, and their sums take 512 KB. Every thread has memory of
+// this size, and all together have one for the vectors.
+constexpr int64_t COLUMNS = 192, BLOCK = 16, VECTORS = 512;
 
 // Reads a group's weights, column by column or four columns at a time. Where the four begin is counted from one word of
 // 64 bits, so that none has to wait for the one before.
@@ -122,12 +124,14 @@ void few_of(Group<T> group, const float* x, int64_t columns, const Output& outpu
   }
 }
 
-// The numbers of the vectors from `first` on side by side, `width` of them, zeros where there are no more.
-void turn(const float* x, const Shape& shape, int64_t first, int width, float* to) {
-  for (int i = 0; i < width; ++i, ++to) {
-    const float* from = x + (first + i) * shape.columns;
-    const bool there = first + i < shape.vectors;
-    for (int64_t column = 0; column < shape.columns; ++column) to[column * width] = there ? from[column] : 0.0f;
+// to (columns, WIDTH): the numbers of WIDTH vectors side by side, which in x are `apart` from one vector to the next.
+// Where there are fewer, the last one stands for the others.
+template <int WIDTH>
+void turn(const float* x, int64_t apart, int vectors, int64_t columns, float* to) {
+  const float* from[WIDTH];
+  UNROLLED for (int i = 0; i < WIDTH; ++i) from[i] = x + std::min(i, vectors - 1) * apart;
+  for (int64_t column = 0; column < columns; ++column, to += WIDTH) {
+    UNROLLED for (int i = 0; i < WIDTH; ++i) to[i] = from[i][column];
   }
 }
 
@@ -137,7 +141,7 @@ void few(const float* x, const Group<T>& weight, const int64_t* starts, const Sh
   std::unique_ptr<float[]> turned;
   if (WIDTH > 1) {
     turned.reset(new float[WIDTH * shape.columns]);
-    turn(x, shape, 0, WIDTH, turned.get());
+    turn<WIDTH>(x, shape.columns, int(shape.vectors), shape.columns, turned.get());
     x = turned.get();
   }
   const int64_t groups = shape.groups();
@@ -148,45 +152,53 @@ void few(const float* x, const Group<T>& weight, const int64_t* starts, const Sh
   }
 }
 
-// Many vectors. Some columns of some groups are expanded into the processor's cache, once for all vectors, and
-// multiplied with one tile of vectors after the other.
+// Many vectors. They are turned, tile by tile. Some columns of a panel, which is a few groups, are expanded into the
+// processor's cache and multiplied with one tile after the other.
 
-// sums (GROUPS, WIDTH, 16) += weights (columns, GROUPS, 16) times WIDTH vectors, `apart` numbers from one to the next.
-template <int WIDTH>
-INLINE void tile(const float* weights, const float* x, int64_t apart, int64_t columns, float* sums) {
-  Lanes sum[GROUPS][WIDTH];
-  UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < WIDTH; ++i) sum[g][i] = load(sums + (g * WIDTH + i) * LANES);
-  }
-  for (int64_t column = 0; column < columns; ++column, weights += GROUPS * LANES, ++x) {
-    Lanes of_column[GROUPS];
-    UNROLLED for (int g = 0; g < GROUPS; ++g) of_column[g] = load(weights + g * LANES);
-    UNROLLED for (int i = 0; i < WIDTH; ++i) {
-      const float number = x[i * apart];
-      UNROLLED for (int g = 0; g < GROUPS; ++g) sum[g][i] = multiply_add(of_column[g], number, sum[g][i]);
-    }
-  }
-  UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < WIDTH; ++i) store(sums + (g * WIDTH + i) * LANES, sum[g][i]);
+// A length in even parts: each as long as the next one, or one shorter.
+struct Parts {
+  int64_t length, longest, count = (length + longest - 1) / longest;
+  int64_t first(int64_t nth) const { return length * nth / count; }
+  int64_t size(int64_t nth) const { return first(nth + 1) - first(nth); }
+};
+
+// Vectors in a tile.
+constexpr int TILE = WIDEST / GROUPS;
+
+// Calls use with a number that the compiler knows.
+template <int W = TILE, class Use>
+INLINE void with_width(int64_t width, const Use& use) {
+  if constexpr (W > 0) {
+    if (width < W) return with_width<W - 1>(width, use);
+    use(std::integral_constant<int, W>());
   }
 }
 
-// Vectors are shared out evenly: a tile has as many as the next one, or one more.
-struct Tiles {
-  static constexpr int WIDTH = WIDEST / GROUPS;
-  int64_t vectors, count = (vectors + WIDTH - 1) / WIDTH;
-  int64_t first(int64_t t) const { return vectors * t / count; }
-  int width(int64_t t) const { return int(first(t + 1) - first(t)); }
-};
-
-// One tile with all panels of expanded weights; its sums stand one panel after the other.
-template <int W = Tiles::WIDTH>
-void multiply_tile(int width, const float* weights, int64_t panels, const float* x, int64_t apart, int64_t columns,
-              float* sums) {
-  if constexpr (W > 0) {
-    if (width < W) return multiply_tile<W - 1>(width, weights, panels, x, apart, columns, sums);
-    for (int64_t p = 0; p < panels; ++p)
-      tile<W>(weights + p * COLUMNS * GROUPS * LANES, x, apart, columns, sums + p * GROUPS * W * LANES);
+// sums (GROUPS, WIDTH, 16) += weights (columns, GROUPS, 16) times x (columns, WIDTH); from nothing if `first`.
+template <int WIDTH>
+void tile(const float* weights, const float* x, int64_t columns, float* sums, bool first) {
+  Lanes sum[GROUPS][WIDTH];
+  UNROLLED for (int g = 0; g < GROUPS; ++g) {
+    UNROLLED for (int i = 0; i < WIDTH; ++i) sum[g][i] = load(first ? NONE : sums + (g * WIDTH + i) * LANES);
+  }
+  const auto add_column = [&]() __attribute__((always_inline)) {
+    Lanes of_column[GROUPS];
+    UNROLLED for (int g = 0; g < GROUPS; ++g) of_column[g] = load(weights + g * LANES);
+    UNROLLED for (int i = 0; i < WIDTH; ++i) {
+      UNROLLED for (int g = 0; g < GROUPS; ++g) sum[g][i] = multiply_add(of_column[g], x[i], sum[g][i]);
+    }
+    weights += GROUPS * LANES;
+    x += WIDTH;
+  };
+  int64_t column = 0;
+  // The sums of the next tile, which stand behind these, are fetched meanwhile.
+  for (; column < std::min<int64_t>(columns, GROUPS * WIDTH); ++column) {
+    __builtin_prefetch(sums + (GROUPS * WIDTH + column) * LANES, 1);
+    add_column();
+  }
+  for (; column < columns; ++column) add_column();
+  UNROLLED for (int g = 0; g < GROUPS; ++g) {
+    UNROLLED for (int i = 0; i < WIDTH; ++i) store(sums + (g * WIDTH + i) * LANES, sum[g][i]);
   }
 }
 
@@ -199,49 +211,106 @@ Numbers numbers(int64_t count) {
   return Numbers(static_cast<float*>(::operator new[](count * sizeof(float), std::align_val_t(64))));
 }
 
-// The groups from `begin` to `end`. `expanded` and `sums` are memory to work in.
+// One panel of GROUPS groups with all tiles of one strip of columns.
+template <class T>
+struct Panel {
+  Group<T> groups[GROUPS];
+  int64_t first, count;  // the first group, and how many there are: the last panel may have fewer
+
+  // Writes the strip's weights (columns, GROUPS, 16) to `expanded`; returns how many lines of the cache a group had.
+  int64_t expand(int64_t columns, float* expanded) {
+    const T* before = groups[0].values;
+    for (int g = 0; g < GROUPS; ++g) groups[g].next(columns, expanded + g * LANES, GROUPS * LANES);
+    return (groups[0].values - before) * int64_t(sizeof(T)) / 64 + 1;
+  }
+  // Fetches a part of the values that are expanded next.
+  void fetch(int64_t from, int64_t to) const {
+    for (int64_t line = from; line < to; ++line)
+      for (int g = 0; g < GROUPS; ++g)
+        __builtin_prefetch(reinterpret_cast<const char*>(groups[g].values) + line * 64);
+  }
+  // Fetches where `write` will write; a group's 16 numbers may stand in two lines.
+  void fetch_output(const Output& output, int64_t vector, int64_t width) const {
+    for (int64_t i = 0; i < width; ++i)
+      for (int64_t g = 0; g <= count; ++g)
+        __builtin_prefetch(output.y + (vector + i) * output.rows + (first + g) * LANES, 1);
+  }
+  // Not inlined, for the sake of its registers.
+  __attribute__((noinline)) void write(const float* sums, Output output, int64_t vector, int64_t width) const {
+    const int64_t from = first, to = first + count;
+    for (int64_t i = 0; i < width; ++i)
+      for (int64_t g = from; g < to; ++g)
+        output.write(g, vector + i, load(sums + ((g - from) * width + i) * LANES));
+  }
+};
+
+// The groups from `begin` to `end`. x has strip after strip, in each tile after tile. `expanded` and `sums` are memory to
+// work in.
 template <class T>
 void many_of(const float* x, const Group<T>& weight, const int64_t* starts, const Shape& shape, int64_t begin,
              int64_t end, float* expanded, float* sums, const Output& output) {
-  const Tiles tiles{shape.vectors};
-  const int64_t panels = (end - begin + GROUPS - 1) / GROUPS, of_vector = panels * GROUPS * LANES;
-  Group<T> groups[BLOCK];
-  for (int64_t g = 0; g < panels * GROUPS; ++g) {
-    const int64_t there = std::min(begin + g, end - 1);
-    groups[g] = {weight.values + starts[there], weight.masks + there * shape.columns};
+  const Parts strips{shape.columns, COLUMNS}, tiles{shape.vectors, TILE};
+  const int64_t count = (end - begin + GROUPS - 1) / GROUPS;
+  Panel<T> panels[BLOCK / GROUPS];
+  for (int64_t p = 0; p < count; ++p) {
+    const int64_t first = begin + p * GROUPS;
+    panels[p].first = first;
+    panels[p].count = std::min<int64_t>(GROUPS, end - first);
+    for (int64_t g = 0; g < GROUPS; ++g) {
+      const int64_t there = std::min(first + g, end - 1);
+      panels[p].groups[g] = {weight.values + starts[there], weight.masks + there * shape.columns};
+    }
   }
-  std::fill_n(sums, shape.vectors * of_vector, 0.0f);
-  for (int64_t column = 0; column < shape.columns; column += COLUMNS) {
-    const int64_t count = std::min(COLUMNS, shape.columns - column);
-    for (int64_t g = 0; g < panels * GROUPS; ++g)
-      groups[g].next(count, expanded + (g / GROUPS * COLUMNS * GROUPS + g % GROUPS) * LANES, GROUPS * LANES);
-    for (int64_t t = 0; t < tiles.count; ++t)
-      multiply_tile(tiles.width(t), expanded, panels, x + tiles.first(t) * shape.columns + column, shape.columns, count,
-               sums + tiles.first(t) * of_vector);
+  for (int64_t strip = 0; strip < strips.count; ++strip) {
+    const int64_t columns = strips.size(strip);
+    const bool first = strip == 0, last = strip == strips.count - 1;
+    for (int64_t p = 0; p < count; ++p) {
+      const Parts lines{panels[p].expand(columns, expanded), 1, tiles.count};
+      const Panel<T>& next = panels[(p + 1) % count];
+      for (int64_t t = 0; t < tiles.count; ++t) {
+        const int64_t vector = tiles.first(t), width = tiles.size(t);
+        float* here = sums + (p * shape.vectors + vector) * GROUPS * LANES;
+        next.fetch(lines.first(t), lines.first(t + 1));
+        if (last) panels[p].fetch_output(output, vector, width);
+        with_width(width, [&](auto w) {
+          tile<w>(expanded, x + strips.first(strip) * shape.vectors + vector * columns, columns, here, first);
+        });
+        if (last) panels[p].write(here, output, vector, width);
+      }
+    }
   }
-  for (int64_t t = 0; t < tiles.count; ++t)
-    for (int i = 0; i < tiles.width(t); ++i)
-      for (int64_t g = 0; begin + g < end; ++g)
-        output.write(begin + g, tiles.first(t) + i,
-                     load(sums + tiles.first(t) * of_vector + (g * tiles.width(t) + i) * LANES));
 }
 
 template <class T>
 void many(const float* x, const Group<T>& weight, const int64_t* starts, const Shape& shape, const Output& output,
           int threads) {
-  const int64_t groups = shape.groups(), most = std::min(shape.vectors, VECTORS);
+  const int64_t groups = shape.groups();
+  const Parts parts{shape.vectors, VECTORS}, strips{shape.columns, COLUMNS};
+  const int64_t most = (shape.vectors + parts.count - 1) / parts.count;
   // Every thread gets some, and whole panels.
   const int64_t block = std::min(BLOCK, (groups / threads + GROUPS) / GROUPS * GROUPS);
+  const Numbers turned = numbers(most * shape.columns);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const Numbers expanded = numbers(BLOCK * LANES * COLUMNS), sums = numbers(BLOCK * LANES * most);
-    for (int64_t first = 0; first < shape.vectors; first += VECTORS) {
-      const Shape here{std::min(VECTORS, shape.vectors - first), shape.rows, shape.columns};
+    const Numbers expanded = numbers(GROUPS * LANES * COLUMNS), sums = numbers(BLOCK * LANES * most);
+    for (int64_t part = 0; part < parts.count; ++part) {
+      const int64_t first = parts.first(part);
+      const Shape here{parts.size(part), shape.rows, shape.columns};
       const Output to{output.y + first * shape.rows, shape.rows, output.scales, output.bias};
+      const Parts tiles{here.vectors, TILE};
+#pragma omp for schedule(static)
+      for (int64_t t = 0; t < tiles.count; ++t)
+        for (int64_t strip = 0; strip < strips.count; ++strip) {
+          const int64_t column = strips.first(strip), columns = strips.size(strip);
+          with_width(tiles.size(t), [&](auto w) {
+            turn<w>(x + (first + tiles.first(t)) * shape.columns + column, shape.columns, w, columns,
+                    turned.get() + column * here.vectors + tiles.first(t) * columns);
+          });
+        }
 #pragma omp for schedule(static)
       for (int64_t begin = 0; begin < groups; begin += block)
-        many_of(x + first * shape.columns, weight, starts, here, begin, std::min(begin + block, groups), expanded.get(),
-                sums.get(), to);
+        many_of(turned.get(), weight, starts, here, begin, std::min(begin + block, groups), expanded.get(), sums.get(),
+                to);
     }
   }
 }
