@@ -21,9 +21,9 @@ Weight = Packed | Tensor
 State = tuple[Tensor, ...]
 # Torch's own layer is faster than products step by step with a hidden weight that is not packed, from so many steps on.
 _LONG = 16
-# And its LSTM than packed products, for so many columns, so many of them in all steps, and a hidden weight of fewer
-# positions than this. Measured for 256 to 1000 units.
-_COLUMNS, _IN_ALL, _SMALL = 48, 2000, 1 << 21
+# And its LSTM than packed products, for a hidden weight of fewer positions than this, so many columns, and in all steps at
+# least one column for so many positions. Measured for 256 to 1000 units.
+_SMALL, _COLUMNS, _POSITIONS = 1 << 21, 48, 500
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
 
@@ -80,8 +80,8 @@ def _better_dense(mode: str, hidden: Weight, steps: int, columns: int) -> bool:
     """Whether torch's own layer is faster, with the time that it takes to make its weights dense."""
     if isinstance(hidden, Tensor):
         return steps >= _LONG
-    small = mode == "LSTM" and math.prod(hidden.shape) < _SMALL
-    return small and columns >= _COLUMNS and steps * columns >= _IN_ALL
+    positions = math.prod(hidden.shape)
+    return mode == "LSTM" and positions < _SMALL and columns >= _COLUMNS and steps * columns * _POSITIONS >= positions
 
 
 def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:
