@@ -21,8 +21,8 @@ Weight = Packed | Tensor
 State = tuple[Tensor, ...]
 # Torch's own layer is faster than products step by step with a hidden weight that is not packed, from so many steps on.
 _LONG = 16
-# And its LSTM than packed products, for a hidden weight of fewer positions than this, so many columns, and in all steps at
-# least one column for so many positions. Measured for 256 to 1000 units.
+# And its LSTM than packed products, for a hidden weight of fewer positions than this, so many columns, and in all steps
+# at least one column for so many positions. Measured for 256 to 1000 units.
 _SMALL, _COLUMNS, _POSITIONS = 1 << 21, 48, 500
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
