@@ -1,6 +1,6 @@
 """What packed weights save on a CPU: time and memory, beside dense products and what torch has against zeros.
 
-    python -m benchmarks.inference                    # about four minutes, one thread
+    python -m benchmarks.inference                    # about five minutes, one thread
     python -m benchmarks.inference --threads 2
     LIGHTNING_SPARSE_RNN_KERNEL=avx2 python -m benchmarks.inference
     python -m benchmarks.inference --small            # to try it, in seconds
