@@ -31,7 +31,7 @@ from benchmarks.machine import machine, versions
 from lightning_sparse_rnn.inference import compress
 from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.inference.compression import REPLACED, held_bytes
-from lightning_sparse_rnn.inference.packing import SMALLEST, Packed, pack
+from lightning_sparse_rnn.inference.packing import Packed, pack
 from lightning_sparse_rnn.models import GRU, LSTM, Network, RecurrentHighwayNetwork
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -181,7 +181,7 @@ def _sequences(given: argparse.Namespace) -> None:
     for kind, size in kinds:
         with torch.inference_mode(False), torch.no_grad():
             layer = sparse(kind(size, size), 0.33)
-            packed = compress(layer, smallest=1 if given.small else SMALLEST)
+            packed = compress(layer, smallest=1 if given.small else None)
         cells = []
         for steps, columns in shapes:
             x = torch.randn(steps, columns, size)
@@ -206,7 +206,7 @@ def _networks(given: argparse.Namespace) -> None:
     print("| network | density | batch | dense, tokens/s | " + " | ".join(columns) + " |")
     print("|---" * (4 + len(columns)) + "|")
     sizes: list[list[str]] = []
-    smallest = 1 if given.small else SMALLEST
+    smallest = 1 if given.small else None
     for what, make in made.items():
         for density in (0.33, 0.1):
             with torch.inference_mode(False), torch.no_grad():

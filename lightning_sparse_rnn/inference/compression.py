@@ -14,7 +14,7 @@ from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.inference.layers import PackedEmbedding, PackedLayer, PackedLinear
 from lightning_sparse_rnn.inference.networks import PackedHighwayLayer, PackedOrderedNeuronsLayer
 from lightning_sparse_rnn.inference.operators import KINDS
-from lightning_sparse_rnn.inference.packing import SMALLEST, Packed, pack, worth_packing
+from lightning_sparse_rnn.inference.packing import Packed, pack, sparse_enough, worth_packing
 from lightning_sparse_rnn.inference.recurrent import PackedCell, PackedRecurrent
 from lightning_sparse_rnn.models.awd_lstm import WeightDropLSTM
 from lightning_sparse_rnn.models.highway import HighwayLayer
@@ -41,7 +41,7 @@ REPLACED: dict[type[nn.Module], type[PackedLayer]] = {
 }
 
 
-def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = SMALLEST) -> Module:
+def compress(module: Module, dtype: torch.dtype | None = None, smallest: int | None = None) -> Module:
     """Return a copy of ``module`` that keeps its sparse weights packed and runs faster on a CPU.
 
     It is called as the module is, in evaluation mode and without gradients, and gives what the module gives: float32
@@ -57,9 +57,12 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
         module: of float32 weights on the CPU.
         dtype: of the packed values; ``None`` keeps float32. ``torch.bfloat16`` rounds them to the nearest, and
             ``torch.int8`` to multiples of each row's largest magnitude / 127. Products and sums are of float32.
-        smallest: weights of fewer positions stay dense. With the default, so do those of fewer than 512 rows or 32
-            columns: products of such weights are as fast dense, and packing them saves memory alone. If that leaves
-            nothing to pack, a warning says so.
+        smallest: weights of fewer positions stay dense. If not given, so do those of fewer than 524,288 positions
+            (262,144 in `nn.LSTM`, `nn.GRU` and `nn.RNN`), 512 rows or 32 columns: their products are as fast dense, and
+            packing them saves memory alone.
+
+    Warns:
+        UserWarning: all sparse weights are so small that nothing is packed.
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.
@@ -83,9 +86,9 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int = S
     if any(isinstance(part, PackedLayer) for part in module.modules()):
         raise ValueError("Expected a module of dense weights, got one that is compressed. Compress the original again.")
     _check_kind(module)
-    weights = {name: weight for name, weight in _packable(module).items() if worth_packing(weight, smallest)}
+    weights = _worth_packing(module, smallest)
     if not weights:
-        _nothing_to_pack(module, smallest)
+        _nothing_to_pack(module)
     made = {id(weight): weight for weight in weights.values()}
     packed = {key: pack(weight, dtype) for key, weight in made.items()}  # a tied weight once
     return replaced(module, {name: packed[id(weight)] for name, weight in weights.items()})
@@ -95,7 +98,7 @@ def compress_where_it_pays(module: Module) -> Module:
     """Return ``module`` compressed, or as it is where that is not possible or saves nothing."""
     if kernel() is None or any(p.device.type != "cpu" or p.dtype != torch.float32 for p in module.parameters()):
         return module
-    return compress(module) if any(map(worth_packing, _packable(module).values())) else module
+    return compress(module) if _worth_packing(module) else module
 
 
 def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
@@ -138,11 +141,26 @@ def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _packable(module: nn.Module) -> dict[str, Tensor]:
     """Matrices of the layers that can be replaced, by name; a tied one under each."""
+    return {path + name: weight for path, layer in _replaceable(module) for name, weight in _matrices(layer)}
+
+
+def _matrices(layer: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, each) for name, each in layer._parameters.items() if each is not None and each.dim() == 2]
+
+
+def _worth_packing(module: nn.Module, smallest: int | None = None) -> dict[str, Tensor]:
+    """Those that are to be packed, by name: of at least so many positions, or as large as each layer asks for."""
+
+    def worth(layer: nn.Module, weight: Tensor) -> bool:
+        if smallest is None:
+            return worth_packing(weight, REPLACED[type(layer)].smallest)
+        return weight.numel() >= smallest and sparse_enough(weight)
+
     return {
-        path + name: parameter
+        path + name: weight
         for path, layer in _replaceable(module)
-        for name, parameter in layer._parameters.items()
-        if parameter is not None and parameter.dim() == 2
+        for name, weight in _matrices(layer)
+        if worth(layer, weight)
     }
 
 
@@ -155,7 +173,7 @@ def _check_kind(module: nn.Module) -> None:
             )
 
 
-def _nothing_to_pack(module: nn.Module, smallest: int) -> None:
+def _nothing_to_pack(module: nn.Module) -> None:
     """Say why: in a warning where sparse weights are too small, since the module is as fast as it can be.
 
     Raises:
@@ -164,17 +182,19 @@ def _nothing_to_pack(module: nn.Module, smallest: int) -> None:
     weights = _packable(module)
     if not weights:
         raise ValueError("Expected a module with sparse weights, got one with no layer whose weights can be packed.")
-    shares = [torch.count_nonzero(weight).item() / max(1, weight.numel()) for weight in weights.values()]
-    if not any(worth_packing(weight, smallest=1) for weight in weights.values()):
+    sparse = {name: weight for name, weight in weights.items() if sparse_enough(weight)}
+    if not sparse:
+        shares = [torch.count_nonzero(weight).item() / max(1, weight.numel()) for weight in weights.values()]
         least, most = f"{min(shares):.0%}", f"{max(shares):.0%}"
         live = least if least == most else f"{least} to {most}"
         raise ValueError(
             f"Expected a module with sparse weights, got one in which {live} of each of {len(shares)} weights are not "
             "zero. Weights are packed if at least 40 % are zeros."
         )
+    largest = max(sparse, key=lambda name: sparse[name].numel())
+    rows, columns = sparse[largest].shape
     warnings.warn(
-        f"Nothing is packed: the largest weight has {max(map(Tensor.numel, weights.values())):,} positions, and dense "
-        f"products are as fast below {smallest:,}, and below 512 rows or 32 columns. To save memory alone, call "
-        "`compress` with smallest=1.",
+        f"Nothing is packed, since products with small weights are as fast dense, and the largest sparse one, "
+        f"{largest}, is {rows:,} × {columns:,}. To save memory alone, call `compress` with smallest=1.",
         stacklevel=3,
     )

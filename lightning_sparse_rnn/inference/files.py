@@ -78,7 +78,10 @@ def save_packed(path: str | Path, module: nn.Module, network: Mapping[str, Any] 
                 weights[id(weight)] = weight
                 names.setdefault(id(weight), []).append(prefix + name)
     if not weights:
-        raise ValueError("Expected a module that `compress` made, got one without packed weights.")
+        raise ValueError(
+            "Expected a module with packed weights, got one without. `compress` packs small ones with smallest=1 alone "
+            "and none where there is no kernel; of both it warns."
+        )
     writer = _Writer()
     packed = [
         {

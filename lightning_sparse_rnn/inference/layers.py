@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_sparse_rnn.inference.packing import Packed, PackedRows
+from lightning_sparse_rnn.inference.packing import SMALLEST, Packed, PackedRows
 from lightning_sparse_rnn.models.kernels.linear import linear
 
 __all__ = ["PackedEmbedding", "PackedLayer", "PackedLinear", "dense", "product"]
@@ -27,6 +27,8 @@ class PackedLayer(nn.Module):
 
     #: Attributes of the other layer that are taken over.
     options: tuple[str, ...] = ()
+    #: How many positions a weight must have to be packed, if nothing else is asked for.
+    smallest = SMALLEST
     packed: nn.ModuleDict
 
     def __init__(self, layer: nn.Module, packed: Mapping[str, Packed]) -> None:
@@ -85,8 +87,8 @@ class PackedLayer(nn.Module):
 
 
 def product(x: Tensor, weight: Packed | Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x·weightᵀ + bias."""
-    return weight.linear(x, bias) if isinstance(weight, Packed) else linear(x, weight, bias)
+    """Return x·weightᵀ + bias, in x's dtype under autocast too."""
+    return weight.linear(x, bias) if isinstance(weight, Packed) else linear(x, weight, bias).to(x.dtype)
 
 
 def dense(weight: Packed | Tensor) -> Tensor:

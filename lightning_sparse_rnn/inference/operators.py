@@ -22,6 +22,8 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 #: What it calls recurrences, in torch's words.
 MODES = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 
+# Of each mode, how many features of a step's input there are for one of its output.
+_GATES = (4, 3, 1, 1)
 # From so many multiplications on, starting threads pays.
 _WORTH_THREADS = 1 << 19
 
@@ -40,10 +42,25 @@ _library.define(
 )
 
 
+def _check(what: str, tensor: Tensor | None, *shape: int) -> None:
+    """Refuse another shape or kind, since the kernel reads whatever it is pointed at.
+
+    Operators do so, since compiled and exported modules come by here too.
+    """
+    if tensor is None or (tensor.is_cpu and tensor.dtype == torch.float32 and tensor.shape == shape):
+        return
+    raise ValueError(
+        f"Expected {what} of torch.float32 and shape {shape} on the CPU, got {tensor.dtype} and {tuple(tensor.shape)} "
+        f"on {tensor.device}."
+    )
+
+
 def _linear(
     x: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, bias: Tensor | None, rows: int
 ) -> Tensor:
-    x = x.contiguous()
+    _check("an input", x, x.size(0), masks.size(1))
+    _check("a bias", bias, rows)
+    x, bias = x.contiguous(), bias if bias is None else bias.contiguous()
     vectors, columns = x.shape
     y = x.new_empty(vectors, rows)
     _kernel().linear(
@@ -66,7 +83,7 @@ def _linear(
 def _rows(
     indices: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, rows: int, columns: int
 ) -> Tensor:
-    # Here, where a compiled or exported module comes by too: the kernel reads whatever it is pointed at.
+    # As `_check` does.
     if len(indices):
         least, most = (int(end) for end in torch.aminmax(indices))
         if least < 0 or most >= rows:
@@ -100,9 +117,13 @@ def _recurrence(
     mode: int,
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
-    inputs, h = inputs.contiguous(), h.contiguous()
-    steps, vectors, rows = inputs.shape
-    size = h.size(-1)
+    steps, vectors, size = inputs.size(0), inputs.size(1), masks.size(1)
+    rows = _GATES[mode] * size
+    _check("an input", inputs, steps, vectors, rows)
+    _check("a state", h, vectors, size)
+    _check("a cell state", c, vectors, size)
+    _check("a bias", bias, rows)
+    inputs, h, bias = inputs.contiguous(), h.contiguous(), bias if bias is None else bias.contiguous()
     outputs = inputs.new_empty(steps, vectors, size)
     cell = inputs.new_empty(0) if c is None else c.clone(memory_format=torch.contiguous_format)
     _kernel().recurrence(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.inference.build import Kernel, kernel
 from lightning_sparse_rnn.inference.operators import KINDS, packed_linear, packed_recurrence, packed_rows
 
-__all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "worth_packing"]
+__all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "sparse_enough", "worth_packing"]
 
 # Rows that are packed together, and values that the kernel may read beyond the last one.
 ROWS, SPARE = 16, 64
@@ -88,12 +88,18 @@ class Packed(nn.Module):
         """Return x·weightᵀ + bias, (..., rows), for ``x`` (..., columns) of float32 on the CPU.
 
         From 89 % zeros on, the first call with 12 to 256 vectors makes a CSR matrix of the weight, of 8 bytes for each
-        value, which is kept.
+        value, which is kept. It leaves zeros out: an infinity or NaN in ``x`` then makes fewer sums NaN than in a dense
+        product.
+
+        Raises:
+            ValueError: ``x`` has another number of columns.
         """
         self._check_unchanged()
         rows, columns = self.shape
+        if x.size(-1) != columns:
+            raise ValueError(f"Expected an input of {columns} features, got one of shape {tuple(x.shape)}.")
         flat = x.reshape(-1, columns)
-        if self.density <= _CSR_DENSITY and self._by_csr(len(flat)):
+        if self.density <= _CSR_DENSITY and self._by_csr(flat):
             y = torch.mm(self._csr_matrix(), flat.t()).t()
             y = y.contiguous() if bias is None else y + bias
         else:
@@ -137,9 +143,12 @@ class Packed(nn.Module):
         """Shape, dtype and density, for ``print``."""
         return f"{self.shape[0]}, {self.shape[1]}, {self.values.dtype}, density={self.density:.3f}"
 
-    def _by_csr(self, vectors: int) -> bool:
+    def _by_csr(self, x: Tensor) -> bool:
+        # In a graph a product is to be one operator, for any number of vectors.
+        if torch.compiler.is_compiling() or not torch.backends.mkl.is_available():
+            return False
         least, most = _CSR_VECTORS
-        return least <= vectors <= most and torch.backends.mkl.is_available() and not torch.compiler.is_compiling()
+        return least <= len(x) <= most
 
     def _csr_matrix(self) -> Tensor:
         if self._csr is None:
@@ -202,16 +211,19 @@ class PackedRows:
         return packed_linear(x, *self._parts, bias, self._rows)
 
 
-def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
-    """Whether a weight has so many zeros, and is so large, that packing it saves memory and time.
+def sparse_enough(weight: Tensor) -> bool:
+    """Whether a matrix has so many zeros that packing it saves memory."""
+    return weight.numel() > 0 and torch.count_nonzero(weight).item() <= _DENSEST * weight.numel()
 
-    One of few rows or columns is not, unless ``smallest`` asks for small ones.
+
+def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
+    """Whether a matrix has so many zeros, and is so large, that packing it saves memory and time.
+
+    Args:
+        smallest: how many positions it must have.
     """
-    if weight.dim() != 2 or weight.numel() < smallest:
-        return False
-    if smallest >= SMALLEST and (weight.size(0) < _FEWEST_ROWS or weight.size(1) < _FEWEST_COLUMNS):
-        return False
-    return torch.count_nonzero(weight).item() <= _DENSEST * weight.numel()
+    large = weight.numel() >= smallest and weight.size(0) >= _FEWEST_ROWS and weight.size(1) >= _FEWEST_COLUMNS
+    return large and sparse_enough(weight)
 
 
 @torch.inference_mode(False)

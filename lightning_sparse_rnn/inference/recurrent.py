@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lightning_sparse_rnn.inference.layers import PackedLayer, dense, product
 from lightning_sparse_rnn.inference.operators import MODES
 from lightning_sparse_rnn.inference.packing import Packed
+from lightning_sparse_rnn.models.kernels.linear import made_into_a_graph
 
 __all__ = ["PackedCell", "PackedRecurrent"]
 
@@ -69,15 +70,17 @@ def _step(mode: str, hidden: Weight, bias: Tensor | None, projection: Weight | N
 def _whole_sequence(
     mode: str, hidden: Packed, inputs: Tensor, state: State, bias_hh: Tensor | None, backwards: bool
 ) -> tuple[Tensor, State]:
-    """All steps at once, where all have as many columns: the outputs, step below step, and the last state."""
+    """All steps at once: the outputs (steps, columns, features) and the last state."""
     h, c = state if mode == "LSTM" else (state[0], None)
     outputs, cell = hidden.recurrence(inputs, h, c, bias_hh if mode == "GRU" else None, MODES[mode], backwards)
     last = outputs[0 if backwards else -1].clone()
-    return outputs.flatten(0, 1), (last,) if c is None else (last, cell)
+    return outputs, (last,) if c is None else (last, cell)
 
 
 def _better_dense(mode: str, hidden: Weight, steps: int, columns: int) -> bool:
     """Whether torch's own layer is faster, with the time that it takes to make its weights dense."""
+    if made_into_a_graph():  # which keeps weights packed, and takes any number of columns
+        return False
     if isinstance(hidden, Tensor):
         return steps >= _LONG
     positions = math.prod(hidden.shape)
@@ -85,7 +88,7 @@ def _better_dense(mode: str, hidden: Weight, steps: int, columns: int) -> bool:
 
 
 def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:
-    """What :func:`_whole_sequence` gives, for ``x`` (steps, columns, features)."""
+    """What :func:`_whole_sequence` gives, for ``x`` (steps, columns, features), in x's dtype under autocast too."""
     state = tuple(part.unsqueeze(0) for part in state)
     x = x.flip(0) if backwards else x
     runs: dict[str, Any] = {
@@ -98,7 +101,14 @@ def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwar
     options = (len(weights) > 2, 1, 0.0, False, False, False)
     outputs, *ends = runs[mode](x, state if mode == "LSTM" else state[0], weights, *options)
     outputs = outputs.flip(0) if backwards else outputs
-    return outputs.flatten(0, 1), tuple(end.squeeze(0) for end in ends)
+    return outputs.to(x.dtype), tuple(end.squeeze(0).to(x.dtype) for end in ends)
+
+
+def _check_state(layer: PackedLayer, parts: State, shapes: Sequence[tuple[int, ...]]) -> None:
+    if [tuple(part.shape) for part in parts] != shapes:
+        raise ValueError(f"Expected a state of shapes {shapes}, got {[tuple(part.shape) for part in parts]}.")
+    for part in parts:
+        layer.check_input(part)
 
 
 def _input_bias(mode: str, bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
@@ -113,6 +123,9 @@ class PackedRecurrent(PackedLayer):
         "mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional",
         "proj_size",
     )  # fmt: skip
+    # Smaller than for single products: torch's LSTM lays its weights out anew in every call, and of 300 units takes 2.6
+    # times as long as a packed one for one token.
+    smallest = 1 << 18
     mode: str
     num_layers: int
     hidden_size: int
@@ -127,7 +140,7 @@ class PackedRecurrent(PackedLayer):
         """Map ``x`` and the state before it to the outputs and the last state; shapes as in torch.
 
         Raises:
-            ValueError: the state is not of the shape that layers and columns ask for.
+            ValueError: there is no step, or the input or the state is not of the shape that layers and columns ask for.
         """
         if isinstance(x, PackedSequence):
             return self._of_sequences(x, state)
@@ -141,8 +154,9 @@ class PackedRecurrent(PackedLayer):
         elif self.batch_first:
             x = x.transpose(0, 1)
         steps, columns = x.shape[:2]
-        outputs, ends = self._run(x.flatten(0, 1), [columns] * steps, self._initial(state, x, columns))
-        outputs = outputs.view(steps, columns, -1)
+        if steps == 0:
+            raise ValueError(f"Expected at least one step, got an input of shape {tuple(x.shape)}.")
+        outputs, ends = self._run(x, [columns] * steps, self._initial(state, x, columns))
         if single:
             return outputs.squeeze(1), self._whole(tuple(end.squeeze(1) for end in ends))
         return (outputs.transpose(0, 1) if self.batch_first else outputs), self._whole(ends)
@@ -153,13 +167,20 @@ class PackedRecurrent(PackedLayer):
         begin = self._initial(state, x.data, sizes[0])
         if state is not None and x.sorted_indices is not None:
             begin = tuple(part.index_select(1, x.sorted_indices) for part in begin)
-        outputs, ends = self._run(x.data, sizes, begin)
+        as_long = sizes[0] == sizes[-1]
+        outputs, ends = self._run(x.data.unflatten(0, (-1, sizes[0])) if as_long else x.data, sizes, begin)
+        outputs = outputs.flatten(0, 1) if as_long else outputs
         if x.unsorted_indices is not None:
             ends = tuple(end.index_select(1, x.unsorted_indices) for end in ends)
         return PackedSequence(outputs, x.batch_sizes, x.sorted_indices, x.unsorted_indices), self._whole(ends)
 
     def _run(self, x: Tensor, sizes: list[int], begin: State) -> tuple[Tensor, State]:
-        """Outputs for ``x`` (rows, features), of which the first ``sizes[0]`` rows are the first step, and so on."""
+        """Outputs for ``x`` (steps, columns, features), or of sequences of several lengths (rows, features).
+
+        Of such rows the first ``sizes[0]`` are the first step, and so on.
+        """
+        if x.size(-1) != self.input_size:
+            raise ValueError(f"Expected an input of {self.input_size} features, got {x.size(-1)}.")
         ends, at = [], 0
         for layer in range(self.num_layers):
             of_directions = []
@@ -175,15 +196,17 @@ class PackedRecurrent(PackedLayer):
         bias_ih, bias_hh = (self._parameters.get(f"bias_{side}_{name}") for side in ("ih", "hh"))
         projection = self.weight_of(f"weight_hr_{name}") if self.proj_size else None
         hidden, backwards = self.weight_of(f"weight_hh_{name}"), name.endswith("_reverse")
-        as_long = projection is None and sizes[0] == sizes[-1]
-        if as_long and _better_dense(self.mode, hidden, len(sizes), sizes[0]):
+        as_long = x.dim() == 3
+        at_once = as_long and projection is None
+        if at_once and _better_dense(self.mode, hidden, len(sizes), sizes[0]):
             weights = [dense(each) for each in (self.weight_of(f"weight_ih_{name}"), hidden)]
             biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
-            return _by_torch(self.mode, [*weights, *biases], x.view(len(sizes), sizes[0], -1), state, backwards)
+            return _by_torch(self.mode, [*weights, *biases], x, state, backwards)
         gates = product(x, self.weight_of(f"weight_ih_{name}"), _input_bias(self.mode, bias_ih, bias_hh))
-        if as_long and isinstance(hidden, Packed):
-            return _whole_sequence(self.mode, hidden, gates.view(len(sizes), sizes[0], -1), state, bias_hh, backwards)
-        inputs, step = gates.split(sizes), _step(self.mode, hidden, bias_hh, projection)
+        if at_once and isinstance(hidden, Packed):
+            return _whole_sequence(self.mode, hidden, gates, state, bias_hh, backwards)
+        inputs = gates.unbind() if as_long else gates.split(sizes)
+        step = _step(self.mode, hidden, bias_hh, projection)
         order = range(len(sizes))
         outputs: list[Tensor] = [x] * len(sizes)
         for time in reversed(order) if backwards else order:
@@ -194,7 +217,7 @@ class PackedRecurrent(PackedLayer):
                 part if part.size(0) == old.size(0) else torch.cat([part, old[part.size(0) :]])
                 for part, old in zip(new, state, strict=True)
             )
-        return torch.cat(outputs), state
+        return torch.stack(outputs) if as_long else torch.cat(outputs), state
 
     def _initial(self, state: Any, x: Tensor, columns: int) -> State:
         layers = self.num_layers * (1 + self.bidirectional)
@@ -203,10 +226,7 @@ class PackedRecurrent(PackedLayer):
         if state is None:
             return tuple(x.new_zeros(shape) for shape in shapes)
         parts = self._parts(state)
-        if [tuple(part.shape) for part in parts] != shapes:
-            raise ValueError(f"Expected a state of shapes {shapes}, got {[tuple(part.shape) for part in parts]}.")
-        for part in parts:
-            self.check_input(part)
+        _check_state(self, parts, shapes)
         return parts
 
     def _parts(self, state: Any) -> State:
@@ -228,12 +248,18 @@ class PackedCell(PackedLayer):
         self.mode = f"RNN_{layer.nonlinearity.upper()}" if kind == "RNN" else kind  # type: ignore[union-attr, operator]
 
     def forward(self, x: Tensor, state: Any = None) -> Any:
-        """Map ``x`` (columns, input_size) and the state before it to the state after; shapes as in torch."""
+        """Map ``x`` (columns, input_size) and the state before it to the state after; shapes as in torch.
+
+        Raises:
+            ValueError: the state is not of the shape that columns ask for.
+        """
         self.check_input(x)
+        shapes = [(*x.shape[:-1], self.hidden_size)] * (2 if self.mode == "LSTM" else 1)
         if state is None:
-            zeros = x.new_zeros(*x.shape[:-1], self.hidden_size)
-            state = (zeros, zeros) if self.mode == "LSTM" else zeros
-        before = (state,) if isinstance(state, Tensor) else tuple(state)
+            before: State = tuple(x.new_zeros(shape) for shape in shapes)
+        else:
+            before = (state,) if isinstance(state, Tensor) else tuple(state)
+            _check_state(self, before, shapes)
         bias_ih, bias_hh = (self._parameters.get(f"bias_{side}") for side in ("ih", "hh"))
         inputs = product(x, self.weight_of("weight_ih"), _input_bias(self.mode, bias_ih, bias_hh))
         hidden = self.weight_of("weight_hh")

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,13 @@ def test_what_does_not_pay_stays_dense_and_the_module_stays_as_it_is() -> None:
     assert torch.allclose(packed(x), module(x), atol=1e-3)
 
 
+def test_recurrent_layers_of_a_few_hundred_units_are_packed() -> None:
+    module = nn.ModuleList([nn.LSTM(256, 256), nn.LSTM(255, 255), nn.Linear(600, 600), nn.LSTM(31, 256)])
+    packed = compress(sparse(module))
+    assert [isinstance(layer, PackedLayer) for layer in packed] == [True, False, False, True]
+    assert list(packed[3].packed) == ["weight_hh_l0"]
+
+
 def test_weights_of_few_rows_or_columns_stay_dense_unless_small_ones_are_asked_for() -> None:
     shapes = [(1100, 511), (1100, 512), (31, 20_000), (32, 20_000)]
     flat = sparse(nn.Sequential(*(nn.Linear(*shape) for shape in shapes)))
@@ -186,14 +194,63 @@ def test_the_loss_of_a_mixture_by_packed_rows_is_that_of_the_rows() -> None:
             assert torch.allclose(packed.loss(hidden, targets), again.loss(hidden, targets), atol=1e-5)
 
 
-def test_a_layer_with_some_weights_packed() -> None:
-    layers = sparse(nn.LSTM(20, 30))
+def partly(kind: type[nn.RNNBase], dense: str, **options: Any) -> nn.RNNBase:
+    """Sparse layers, of which the weights on one side (``ih`` or ``hh``) are dense."""
+    layers = sparse(kind(20, 30, **options))
     with torch.no_grad():
-        layers.weight_hh_l0.uniform_(-0.1, 0.1)
+        for name, parameter in layers.named_parameters():
+            if name.startswith(f"weight_{dense}"):
+                parameter.uniform_(-0.1, 0.1)
+    return layers
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dense", ["ih", "hh"])
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+def test_layers_with_some_weights_packed(
+    kind: type[nn.RNNBase], options: dict[str, Any], dense: str, bias: bool
+) -> None:
+    layers = partly(kind, dense, num_layers=2, bidirectional=True, bias=bias, batch_first=True, **options)
     packed = small(layers)
-    assert list(packed.packed) == ["weight_ih_l0"]
+    assert not any(name.startswith(f"weight_{dense}") for name in packed.packed)
+    # As many steps as one by one take, and as torch's own layer takes; then equally long sequences, in another order.
+    sequences = pack_sequence([torch.randn(20, 20) for _ in range(3)], enforce_sorted=False)
+    sequences = sequences._replace(sorted_indices=torch.tensor([2, 0, 1]), unsorted_indices=torch.tensor([1, 2, 0]))
     with torch.no_grad():
-        assert close(packed(x := torch.randn(5, 4, 20)), layers(x))
+        for x in (torch.randn(4, 5, 20), torch.randn(20, 4, 20).transpose(0, 1), sequences):
+            expected, state = layers(x)
+            output, _ = packed(x)
+            assert close(getattr(output, "data", output), getattr(expected, "data", expected))
+            parts = state if kind is nn.LSTM else (state,)
+            parts = tuple(part.transpose(0, 1).contiguous().transpose(0, 1) for part in parts)  # not contiguous
+            state = parts if kind is nn.LSTM else parts[0]
+            (output, own), (expected, state) = packed(x, state), layers(x, state)
+            assert close(getattr(output, "data", output), getattr(expected, "data", expected))
+            assert close(own, state)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_no_columns(kind: type[nn.RNNBase]) -> None:
+    for layers in (sparse(kind(20, 30, bidirectional=True)), partly(kind, "hh")):
+        for steps in (5, 50):
+            x = torch.randn(steps, 0, 20)
+            with torch.no_grad():
+                assert close(small(layers)(x), layers(x))
+
+
+def test_under_autocast_packed_products_stay_in_float32() -> None:
+    cases = [(sparse(nn.LSTM(20, 30, 2)), (50, 50, 20))]
+    cases += [(partly(nn.LSTM, dense), (20, 4, 20)) for dense in ("ih", "hh")]
+    cases += [(nn.Sequential(sparse(nn.Linear(20, 30))), (3, 20))]
+    for module, shape in cases:
+        packed, x = small(module), torch.randn(shape)
+        with torch.no_grad():
+            expected = module(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                output = packed(x)
+        output, expected = (each if isinstance(each, Tensor) else each[0] for each in (output, expected))
+        assert output.dtype == torch.float32
+        assert torch.allclose(output, expected, atol=1e-2)
 
 
 def test_hooks_and_subclasses_keep_a_layer_dense() -> None:
@@ -240,6 +297,22 @@ def test_export_and_compile_see_operators() -> None:
         assert close(exported(sequence), layers(sequence))
 
 
+@pytest.mark.parametrize("make", [
+    lambda: sparse(nn.Linear(20, 30), 0.05), lambda: sparse(nn.LSTM(20, 30)), lambda: partly(nn.RNN, "hh"),
+])  # fmt: skip
+def test_an_exported_or_compiled_module_takes_any_number_of_columns(make: Callable[[], nn.Module]) -> None:
+    module = make()
+    packed, columns = small(module), torch.export.Dim("columns")
+    with torch.no_grad():
+        made = (
+            torch.export.export(packed, (torch.randn(16, 50, 20),), dynamic_shapes=({1: columns},)).module(),
+            torch.compile(packed, backend="eager", fullgraph=True, dynamic=True),
+        )
+        for count in (3, 50):
+            x = torch.randn(16, count, 20)
+            assert all(close(each(x), module(x)) for each in made)
+
+
 @pytest.mark.parametrize("index", [-1, 30])
 def test_a_compiled_or_exported_embedding_refuses_what_it_has_no_row_for(index: int) -> None:
     packed = small(sparse(nn.Embedding(30, 20)))
@@ -260,6 +333,18 @@ def test_operators_hold_to_torchs_rules() -> None:
         torch.library.opcheck(operators.packed_rows.default, (torch.tensor([1, 2]), *packed._parts, 30, 20))
 
 
+def test_operators_refuse_what_the_kernel_would_read_beyond() -> None:
+    parts = small(sparse(nn.LSTM(20, 30))).packed["weight_hh_l0"]._parts
+    operators, x = torch.ops.lightning_sparse_rnn, torch.randn(2, 30)
+    for wrong, bias in ((x[:, 1:], None), (x.double(), None), (x.bfloat16(), None), (x, torch.zeros(119))):
+        with pytest.raises(ValueError, match=r"Expected an? (input|bias) of torch.float32 and shape"):
+            operators.packed_linear(wrong, *parts, bias, 120)
+    inputs, expected = torch.randn(4, 2, 120), "Expected an? (input|state|cell state) of torch.float32 and shape"
+    for wrong in ((inputs[:, 1:], x, x), (inputs.bfloat16(), x, x), (inputs, x[1:], x), (inputs, x, x.half())):
+        with pytest.raises(ValueError, match=expected):
+            operators.packed_recurrence(*wrong, *parts, None, 0, False)
+
+
 def test_where_it_pays() -> None:
     dense, module = nn.Linear(600, 900), sparse(nn.Linear(600, 900))
     assert compress_where_it_pays(dense) is dense
@@ -269,13 +354,18 @@ def test_where_it_pays() -> None:
 
 
 def test_of_small_weights_alone_a_warning_says_that_nothing_is_packed() -> None:
-    layers, x = sparse(nn.GRU(20, 30)).train(), torch.randn(3, 2, 20)
-    with pytest.warns(UserWarning, match=r"Nothing is packed: the largest weight has 2,700 positions"):
-        same = compress(layers)
+    layers, x = nn.Sequential(sparse(nn.GRU(20, 30))).train(), torch.randn(3, 2, 20)
+    dense = nn.Linear(600, 900)  # is not what the warning is about
+    with pytest.warns(UserWarning, match=r"the largest sparse one, 0.weight_hh_l0, is 90 × 30\.") as warned:
+        same = compress(layers.append(dense))
+    assert [warning.filename for warning in warned] == [__file__]
     with torch.no_grad():
-        assert close(same(x), layers(x))
+        assert close(same[0](x), layers[0](x))
     assert not same.training
     assert layers.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compress_where_it_pays(layers) is layers
 
 
 def test_mistakes() -> None:
@@ -310,6 +400,20 @@ def test_mistakes() -> None:
         packed.weight = nn.Parameter(torch.zeros(900, 600))
     with pytest.raises(RuntimeError, match="is packed and takes no other weights"):
         packed.load_state_dict(module.state_dict())
+    with pytest.raises(ValueError, match=r"Expected an input of 600 features, got one of shape \(2, 300\)"):
+        packed(x[:, :300])
+    with pytest.raises(ValueError, match="sparse weights, got one in which"):
+        compress(nn.Linear(600, 1), smallest=0)
     layers = small(sparse(nn.LSTM(20, 30)))
+    with pytest.raises(ValueError, match=r"Expected at least one step, got an input of shape \(0, 4, 20\)"):
+        layers(torch.randn(0, 4, 20))
+    with pytest.raises(ValueError, match="Expected an input of 20 features, got 21"):
+        layers(torch.randn(60, 60, 21))
+    cell = small(sparse(nn.GRUCell(20, 30)))
+    for shape in ((3, 30), (8, 15)):
+        with pytest.raises(ValueError, match=r"Expected a state of shapes \[\(4, 30\)\]"):
+            cell(torch.randn(4, 20), torch.zeros(shape))
+    with pytest.raises(TypeError, match=r"Expected an input of torch.float32 on the CPU, got torch.bfloat16"):
+        cell(torch.randn(4, 20), torch.zeros(4, 30, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match=r"Expected a state of shapes \[\(1, 4, 30\), \(1, 4, 30\)\]"):
         layers(torch.randn(5, 4, 20), (torch.zeros(1, 3, 30), torch.zeros(1, 3, 30)))

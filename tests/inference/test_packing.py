@@ -105,15 +105,25 @@ def test_every_path_steps_as_the_portable_one(path: str, mode: int) -> None:
     assert torch.allclose(*results, atol=2e-6)
 
 
-def multiplied(path: str, packed: Packed, x: Tensor, bias: Tensor) -> Tensor:
+def multiplied(path: str, packed: Packed, x: Tensor, bias: Tensor, threads: int = 1) -> Tensor:
     y = torch.full((len(x), packed.shape[0]), torch.nan)
     parts = [packed.masks, packed.values, packed.starts]
     scales = None if packed.scales is None else packed.scales.data_ptr()
     load_kernel(path).linear(
         x.data_ptr(), *(part.data_ptr() for part in parts), scales, bias.data_ptr(), y.data_ptr(),
-        KINDS[packed.values.dtype], len(x), *packed.shape, 1,
+        KINDS[packed.values.dtype], len(x), *packed.shape, threads,
     )  # fmt: skip
     return y
+
+
+@pytest.mark.parametrize("path", runnable())
+def test_several_threads_give_the_bits_of_one(path: str) -> None:
+    for rows in (17, 300, 600):  # fewer groups than threads, and a last block that is not full
+        packed, bias = pack(weight(rows, 261)), torch.randn(rows)
+        for vectors in (1, 24, 61, 1025):
+            x = torch.randn(vectors, 261)
+            one, *others = (multiplied(path, packed, x, bias, threads) for threads in (1, 2, 3))
+            assert all(other.equal(one) for other in others)
 
 
 def test_two_threads_give_the_bits_of_one() -> None:
@@ -141,9 +151,10 @@ def test_products_by_csr_are_the_same(vectors: int) -> None:
 def test_values_that_are_not_finite_act_as_in_a_dense_product() -> None:
     dense = weight(40, 30)
     dense[3, 4] = torch.inf
-    x = torch.randn(2, 30)
-    x[1, 9] = torch.nan
-    assert torch.allclose(pack(dense).linear(x), x @ dense.t(), atol=1e-4, equal_nan=True)
+    for vectors in (2, 30):
+        x = torch.randn(vectors, 30)
+        x[0, 5], x[1, 9] = -torch.inf, torch.nan
+        assert torch.allclose(pack(dense).linear(x), x @ dense.t(), atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

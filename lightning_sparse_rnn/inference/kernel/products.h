@@ -155,9 +155,9 @@ void few(const float* x, const Group<T>& weight, const int64_t* starts, const Sh
 // Many vectors. They are turned, tile by tile. Some columns of a panel, which is a few groups, are expanded into the
 // processor's cache and multiplied with one tile after the other.
 
-// A length in even parts: each as long as the next one, or one shorter.
+// A length in even parts, at least one: each as long as the next one, or one shorter.
 struct Parts {
-  int64_t length, longest, count = (length + longest - 1) / longest;
+  int64_t length, longest, count = std::max<int64_t>(1, (length + longest - 1) / longest);
   int64_t first(int64_t nth) const { return length * nth / count; }
   int64_t size(int64_t nth) const { return first(nth + 1) - first(nth); }
 };
