@@ -116,7 +116,7 @@ def _short(key: str) -> str:
 
 
 def _cut(name: str) -> str:
-    """Return a name, or as much of it as is no longer than names may be: up to the end of an option, if there is one."""
+    """Return a name, or as much of it as is not too long: up to the end of an option, if there is one."""
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     begins = name.encode()[:_LONGEST_NAME].decode(errors="ignore")

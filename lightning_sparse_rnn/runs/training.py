@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,10 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         if continued.epochs is not None:
             begin_longer(folder, continued.epochs, config.trainer.max_epochs)
         for name in shorter_runs_beside(folder, config):
-            _say(f"A shorter run of these settings is there. To lengthen it instead of beginning another: name={name}")
+            _say(
+                "A shorter run of these settings is there. To lengthen it instead of beginning another: "
+                f"output={shlex.quote(str(folder.parent))} name={shlex.quote(name)}"
+            )
         return _train(continued, folder)
 
 
