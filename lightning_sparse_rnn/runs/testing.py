@@ -118,10 +118,12 @@ def test_file(
         if file.vocabulary is None:
             raise _without_vocabulary(path)
         data.read_only(file.vocabulary, read_text(text))
-    elif file.vocabulary is not None:
-        data.load_state_dict({"vocabulary": file.vocabulary.fingerprint})
-    else:
+    elif file.vocabulary is None:
         check_text(file.saved, data)
+    elif file.vocabulary_given:
+        data.read_with(file.vocabulary)
+    else:
+        data.load_state_dict({"vocabulary": file.vocabulary.fingerprint})
     model = LanguageModel(file.network, file.network.vocab_size)
     (metrics,) = pl.Trainer(accelerator="cpu", **_ALONE).test(model, datamodule=data, verbose=False)
     return dict(metrics)
