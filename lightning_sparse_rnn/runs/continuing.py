@@ -100,7 +100,9 @@ def shorter_runs_beside(folder: Path, config: DictConfig) -> list[str]:
 
 
 def _but_epochs(folder: Path) -> str:
-    return re.sub(r"(^|,)(trainer\.)?max_epochs=\d+", "", folder.name).lstrip(",").replace("default", "")
+    """Return a folder's name without the number of epochs, and without the hash, which changes with that."""
+    name = re.sub(r"-[0-9a-f]{8}$", "", folder.name)
+    return re.sub(r"(^|,)(trainer\.)?max_epochs=\d+", "", name).lstrip(",").replace("default", "")
 
 
 def _are_same_but_for_length(old: dict[str, Any], new: dict[str, Any]) -> bool:

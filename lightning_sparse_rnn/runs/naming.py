@@ -88,7 +88,7 @@ def _is_possible(name: str) -> bool:
 def _told_by(overrides: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield sign, key and value of the overrides that make another run."""
     split = [re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL) for override in overrides]
-    found = [match.groups() for match in split if match is not None]
+    found = [(match[1], match[2], _bare(match[3])) for match in split if match is not None]
     targets = {key: value for _, key, value in found if re.fullmatch(r"callbacks\.[^.]+\._target_", key)}
     shown = {key.split(".")[1] for key, value in targets.items() if is_shown(key.split(".")[1], value)}
     for sign, key, value in found:
@@ -98,8 +98,12 @@ def _told_by(overrides: list[str]) -> Iterator[tuple[str, str, str]]:
         if group == "callbacks" and (rest.partition(".")[0] in shown or is_shown(rest.partition(".")[0], None)):
             continue
         if group != "trainer" or rest not in SHOWN_BY_TRAINER:
-            bare = value.strip("'\"")
-            yield sign, key, value if bare.startswith(("[", "{")) else bare  # with quotes it is a text, and no list
+            yield sign, key, value
+
+
+def _bare(value: str) -> str:
+    bare = value.strip("'\"")
+    return value if bare.startswith(("[", "{")) else bare  # in quotes that is a text, and no list
 
 
 def _rank(key: str) -> int:
@@ -125,8 +129,8 @@ def _cut(name: str) -> str:
 
 def _legible(value: str) -> str:
     plain = re.sub(r"[\[\]{}'\"]|(?<=,) ", "", value)
-    last = [part for part in plain.split("/") if part] if re.search(r"/", plain) else [plain]
-    return re.sub(r"[^\w.,+-]+", "-", last[-1] if last else "")
+    parts = [part for part in plain.split("/") if part]
+    return re.sub(r"[^\w.,+-]+", "-", parts[-1] if parts else "")
 
 
 def old_run_name(overrides: Iterable[str]) -> str:

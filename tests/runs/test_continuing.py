@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from small_runs import small_config, table, weights
 
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs.naming import run_name
 from lightning_sparse_rnn.runs.parts import make_parts
 from lightning_sparse_rnn.runs.reading import read_run
 from lightning_sparse_rnn.runs.training import train
@@ -120,8 +121,14 @@ def test_a_shorter_run_of_the_same_settings_is_named(
     (tmp_path / "runs" / "seed=2").mkdir()
     (tmp_path / "runs" / "seed=2" / "config.yaml").write_text("trainer: [")
     monkeypatch.setattr("lightning_sparse_rnn.runs.training._train", lambda continued, folder: {})
-    train(small_config(text, tmp_path, "seed=2", "trainer.max_epochs=2"), tmp_path / "runs" / "seed=2,max_epochs=2")
+    config = small_config(text, tmp_path, "seed=2", "trainer.max_epochs=2")
+    told = "A shorter run of these settings is there. To lengthen it instead of beginning another: "
+    train(config, tmp_path / "runs" / "seed=2,max_epochs=2")
     assert [line for line in capsys.readouterr().out.splitlines() if "name=" in line] == [
-        "A shorter run of these settings is there. To lengthen it instead of beginning another: "
-        f"output={tmp_path / 'runs'} name=seed=2,max_epochs=1"
+        f"{told}output={tmp_path / 'runs'} name=seed=2,max_epochs=1"
     ]
+    # Names with a path end in a hash, which is another for another number of epochs.
+    one, two = (run_name(["seed=2", "data.root=a/text", f"trainer.max_epochs={epochs}"]) for epochs in (1, 2))
+    (tmp_path / "runs" / "seed=2,max_epochs=1").rename(tmp_path / "runs" / one)
+    train(config, tmp_path / "runs" / two)
+    assert f"{told}output={tmp_path / 'runs'} name={one}" in capsys.readouterr().out

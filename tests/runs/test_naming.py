@@ -45,6 +45,7 @@ NAMES = {
     # What shows and logs makes no other run.
     ("hydra.verbose=true", "hydra/launcher=joblib", "trainer.enable_progress_bar=false", "logger=csv"): "default",
     ("+logger._target_=my.Logger", "trainer.log_every_n_steps=1", "~callbacks.progress", "name=null"): "default",
+    (WATCH.replace("=", "='") + "'",): "default",
     (WATCH, "+callbacks.watch.logging_interval=step", STOP): f"{STOP.lstrip('+')}",
 }
 
