@@ -73,8 +73,8 @@ def _train(continued: Continued, folder: Path) -> dict[str, Any]:
         results = {**results_of(parts, config.seed), "versions": versions_used}
         if parts.trainer.is_global_zero:
             picture = _draw(parts, config, folder, results)
+            write_json(folder / RESULTS, results)  # before trackers, whose service may be down, can end the run
             log_end(parts.trainer, results, picture)
-            write_json(folder / RESULTS, results)
     _say(f"{summary(results)}\nEverything is in {folder}")
     return results
 
