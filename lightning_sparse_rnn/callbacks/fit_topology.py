@@ -26,7 +26,7 @@ from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.topology import SparseTopology
 from lightning_sparse_rnn.utilities.lookup import path_of
 
-__all__ = ["FitTopology", "Origin", "saved_state"]
+__all__ = ["FitTopology", "Origin", "saved_sparsity", "saved_state"]
 
 
 class Origin(Enum):
@@ -68,6 +68,20 @@ def saved_state(path: str | Path, key: str, *, weights_only: bool = True) -> dic
             "`allocation='nonzero'`."
         )
     return state
+
+
+def saved_sparsity(state: Mapping[str, Any]) -> float:
+    """Return the sparsity that the topology in a callback's saved state goes on with.
+
+    It is the one that was asked for, where that is what the topology has but for rounding. A ramp, or an allocation
+    with densities of its own, has led to another: then it is the share of weights that are not live.
+    """
+    asked, topology = float(state["options"]["sparsity"]), state["topology"]
+    sizes = {name: math.prod(shape) for name, shape in topology["shapes"].items()}
+    live = sum(int(unpack_bits(topology["masks"][name], size).sum()) for name, size in sizes.items())
+    total = sum(sizes.values())
+    as_asked = topology["awaits_gradients"] or abs(live - (1.0 - asked) * total) <= len(sizes)
+    return asked if as_asked else 1.0 - live / total
 
 
 class FitTopology:

@@ -16,7 +16,7 @@ from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.callbacks.compatibility import refuse_endless, refuse_unsupported, warn_of_companions
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
 from lightning_sparse_rnn.callbacks.fit_steps import FitSteps, NoSteps
-from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_state
+from lightning_sparse_rnn.callbacks.fit_topology import FitTopology, saved_sparsity, saved_state
 from lightning_sparse_rnn.callbacks.messages import described, log_sparsity, log_update, start_table, tell_end
 from lightning_sparse_rnn.sparsity import SparseTopology
 from lightning_sparse_rnn.sparsity.clock import Moment, UpdateClock
@@ -116,6 +116,9 @@ class SelfishSparseCallback(Callback):
     def from_checkpoint(cls, path: str | Path, *, weights_only: bool = True, **options: Any) -> SelfishSparseCallback:
         """Return a callback that starts a new fit with the topology of a checkpoint: to fine-tune its weights.
 
+        It has the sparsity of that topology from the first step to the last, also where the checkpoint is of a run with
+        ``initial_sparsity`` that was on its way to another.
+
         The weights are yours to load, as in ``MyModule.load_from_checkpoint(path, lr=1e-4)``. To go on with the run
         itself, its optimizer and its schedules, pass ``ckpt_path=`` to ``fit`` instead.
 
@@ -136,7 +139,7 @@ class SelfishSparseCallback(Callback):
                 f"new one, draw it with SelfishSparseCallback({of_new[0]}=...)."
             )
         state = saved_state(path, cls.__qualname__, weights_only=weights_only)
-        callback = cls(state["options"]["sparsity"], **options)
+        callback = cls(saved_sparsity(state), **options)
         callback._fit.load(state["topology"])
         return callback
 

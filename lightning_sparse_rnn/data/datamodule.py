@@ -210,8 +210,12 @@ class TextDataModule(pl.LightningDataModule):
             raise ValueError(f"The {part} text, in columns by `{size}`: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
-        """What makes a checkpoint's weights mean something: which token has which id, and how text is cut."""
-        return {"vocabulary": self.vocabulary.fingerprint, "text": self.vocabulary.state}
+        """What makes a checkpoint's weights mean something: which token has which id, and how text is cut.
+
+        Beside that stands whether the vocabulary was given by :meth:`read_with`, if it was.
+        """
+        given = {} if self._vocabulary is None else {"vocabulary_given": True}
+        return {"vocabulary": self.vocabulary.fingerprint, "text": self.vocabulary.state, **given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Make sure that a checkpoint is of this text.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.runs.naming import check_name, run_name
 from lightning_sparse_rnn.runs.old_configs import without_usual_options
 
-__all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder"]
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder", "written_config"]
 
 _PACKAGE = Path(__file__).parent.parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -33,6 +34,21 @@ def chosen() -> dict[str, str | None]:
         return {}
     choices = HydraConfig.get().runtime.choices
     return {group: choices[group] for group in _GROUPS}
+
+
+def written_config(path: Path) -> DictConfig:
+    """Return the config that a run has written down. Nothing that it names is made.
+
+    Raises:
+        ValueError: the file is damaged, or holds no config.
+    """
+    try:
+        config = OmegaConf.load(path)  # whose loader makes no objects
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The settings in {path} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig) or not config:
+        raise ValueError(f"Expected the settings of a run in {path}, got {'nothing' if not config else 'a list'}.")
+    return config
 
 
 def model_config(config: DictConfig, vocab_size: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from lightning_sparse_rnn.checkpoints.reading import find_last_good
+from lightning_sparse_rnn.runs.config import written_config
 from lightning_sparse_rnn.runs.flat_config import differences
 from lightning_sparse_rnn.runs.folder import CHECKPOINTS, CONFIG, RESULTS, results_after
 from lightning_sparse_rnn.runs.old_configs import same_runs
@@ -37,11 +39,12 @@ def compared(folder: Path, config: DictConfig) -> Continued:
 
     Raises:
         SystemExit: they differ in more than ``trainer.max_epochs``, or that would be fewer than before.
+        ValueError: the run's config cannot be read.
     """
     path = folder / CONFIG
     if not path.exists():
         return Continued(config)
-    old: Any = OmegaConf.to_container(OmegaConf.load(path))
+    old: Any = OmegaConf.to_container(written_config(path))
     new: Any = OmegaConf.to_container(config, resolve=True)
     before = old.pop(LENGTHENED, [])
     changed = differences(same_runs(old), same_runs(new))
@@ -89,15 +92,17 @@ def shorter_runs_beside(folder: Path, config: DictConfig) -> list[str]:
     alike = [each for each in folder.parent.iterdir() if each != folder and _but_epochs(each) == _but_epochs(folder)]
     found = []
     for other in alike:
-        if (other / CONFIG).exists():
-            old: Any = OmegaConf.to_container(OmegaConf.load(other / CONFIG))
-            if (_epochs(old) or 0) < (_epochs(new) or 0) and _epochs(old) and _are_same_but_for_length(old, new):
+        with suppress(OSError, ValueError):  # it is no run, or what is damaged there is none of our concern
+            old: Any = OmegaConf.to_container(written_config(other / CONFIG))
+            if 0 < (_epochs(old) or 0) < (_epochs(new) or 0) and _are_same_but_for_length(old, new):
                 found.append(other.name)
     return sorted(found)
 
 
 def _but_epochs(folder: Path) -> str:
-    return re.sub(r"(^|,)(trainer\.)?max_epochs=\d+", "", folder.name).lstrip(",").replace("default", "")
+    """Return a folder's name without the number of epochs, and without the hash, which changes with that."""
+    name = re.sub(r"-[0-9a-f]{8}$", "", folder.name)
+    return re.sub(r"(^|,)(trainer\.)?max_epochs=\d+", "", name).lstrip(",").replace("default", "")
 
 
 def _are_same_but_for_length(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
 from lightning_sparse_rnn.runs.flat_config import flat
-from lightning_sparse_rnn.runs.folder import BEST, CHECKPOINTS
+from lightning_sparse_rnn.runs.folder import BEST, CHECKPOINTS, LAST
 
 __all__ = ["InitialWeights", "initial_weights"]
 
@@ -44,6 +44,11 @@ def initial_weights(config: DictConfig, folder: Path) -> InitialWeights | None:
         return None
     own = find_last_good(folder / CHECKPOINTS)
     given = Path(config.init_from)
+    if own is None and given.is_dir() and not (given / BEST).exists():
+        raise FileNotFoundError(
+            f"Expected init_from to be the folder of a run with a {BEST}, or a checkpoint, got {given}, which has "
+            f"none. A run has it once an epoch has been validated; {given / LAST}, if it is there, is the last epoch's."
+        )
     path = own or (given / BEST if given.is_dir() else given)
     return InitialWeights(path, load_checkpoint(path), begins=own is None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -20,12 +21,14 @@ from lightning_sparse_rnn.utilities.whole_files import write_json
 
 try:
     import fcntl
-except ImportError:  # on Windows, where processes do not notice each other
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Jobs", "RunInterrupted", "RunIsElsewhere", "worked_on"]
 
 _VARIABLE, _RUNS = "SPARSE_RNN_JOBS", "SPARSE_RNN_RUNS"
+# What systems say of a file that is on a disk without locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _FINISHED, _FAILED, _ELSEWHERE = "finished", "failed", "elsewhere"
 
 
@@ -44,6 +47,8 @@ def worked_on(folder: Path) -> Iterator[None]:
     The system releases the lock when the process ends, however it does. A folder in which the block leaves nothing is
     removed. Since another process may have opened the lock file before that, a lock counts only if the file is still
     the one of that name.
+
+    Where there are no locks, on Windows and on some file systems of clusters, processes do not notice each other.
 
     Raises:
         RunIsElsewhere: another process has it.
@@ -75,12 +80,17 @@ def _is_there(file: IO[str], path: Path) -> bool:
 
 
 def _lock(file: IO[str]) -> bool:
+    """Whether a file is locked for this process now, or cannot be locked for any."""
     if fcntl is None:
         return True
-    with suppress(BlockingIOError):
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 class Jobs:

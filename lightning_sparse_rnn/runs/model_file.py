@@ -33,12 +33,14 @@ class ModelFile(NamedTuple):
         vocabulary: of the training text; ``None`` in checkpoints of before they had one.
         data: the arguments of the ``TextDataModule`` that the model was trained with.
         saved: the checkpoint, for what it is to be compared with; empty if the file was exported.
+        vocabulary_given: whether the training text was read with a vocabulary from elsewhere, as in fine-tuning.
     """
 
     network: Any
     vocabulary: Vocabulary | None
     data: dict[str, Any]
     saved: Mapping[str, Any]
+    vocabulary_given: bool = False
 
 
 def described_by(path: Path) -> Path:
@@ -54,6 +56,7 @@ def describe(saved: Mapping[str, Any], path: Path) -> None:
             "model": plain(dict(saved.get("hyper_parameters", {}))),
             "data": plain(dict(saved.get("datamodule_hyper_parameters", {}))),
             "vocabulary": text["text"],
+            "vocabulary_given": text.get("vocabulary_given", False),
         }
         write_json(described_by(path), about)
 
@@ -92,7 +95,8 @@ def load_model(path: Path, *, trusted: bool = False) -> ModelFile:
     else:
         saved = {"state_dict": load_sparse(path), "hyper_parameters": about["model"]}
         network = compress_where_it_pays(rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval())
-    return _checked(ModelFile(network, Vocabulary.from_state(about["vocabulary"]), about["data"], {}), path)
+    known, given = Vocabulary.from_state(about["vocabulary"]), about.get("vocabulary_given") is True
+    return _checked(ModelFile(network, known, about["data"], {}, given), path)
 
 
 def _of_checkpoint(path: Path, trusted: bool) -> ModelFile:
@@ -101,9 +105,9 @@ def _of_checkpoint(path: Path, trusted: bool) -> ModelFile:
     if "network" not in saved.get("hyper_parameters", {}) or "source" not in data:
         raise ValueError(f"Expected a checkpoint of a LanguageModel trained on a TextDataModule, got {path}.")
     network = compress_where_it_pays(rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval())
-    state = saved.get(TextDataModule.__qualname__, {}).get("text")
-    vocabulary = None if state is None else Vocabulary.from_state(state)
-    return _checked(ModelFile(network, vocabulary, dict(data), saved), path)
+    text = saved.get(TextDataModule.__qualname__, {})
+    vocabulary = Vocabulary.from_state(text["text"]) if "text" in text else None
+    return _checked(ModelFile(network, vocabulary, dict(data), saved, "vocabulary_given" in text), path)
 
 
 def _checked(file: ModelFile, path: Path) -> ModelFile:

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightning_sparse_rnn.runs.folder import CONFIG
-from lightning_sparse_rnn.runs.shown import SHOWN_BY_TRAINER, is_shown
+from lightning_sparse_rnn.runs.shown import ELSEWHERE, SHOWN_BY_TRAINER, is_shown
 
 __all__ = ["check_name", "old_run_name", "run_name"]
 
 _LONGEST_NAME = 120
+_LONGEST_POSSIBLE = 255  # on nearly every file system; both in bytes
+# Values that a name shows whole: words, numbers, and lists that could be nothing else without their brackets.
+_SHOWN_WHOLE = re.compile(r"[\w.+-]*|\[([\w.+-]+(, ?[\w.+-]+)+|[\d.+-]*)\]")
 # What runs are compared by comes first; what stays the same in a comparison comes last.
 _ORDER = (
     *("method", "sparsity", "prune_rate", "initial_scale", "optimizer", "model", "callbacks"),
@@ -22,8 +25,8 @@ _ORDER = (
 _UNDERSTOOD = ("method", "optimizer", "model.network", "model", "data", "trainer")
 # These are values of their own, beside those of the groups.
 _ALSO_ALONE = ("seed", "sparsity", "prune_rate", "initial_scale", "matmul_precision", "name", "output", "init_from")
-# What makes no other run: where it goes, what it is called, and what Hydra does beside.
-_ELSEWHERE = ("output", "name", "hydra", "logger", "data.cache_dir", "compact_checkpoints")
+# What makes no other run, with what Hydra does beside.
+_ELSEWHERE = (*ELSEWHERE, "hydra")
 
 
 def run_name(overrides: Iterable[str], output: str | None = None, name: str | None = None) -> str:
@@ -47,7 +50,7 @@ def run_name(overrides: Iterable[str], output: str | None = None, name: str | No
         check_name(name)
         return name
     old = old_run_name(overrides)
-    if output is not None and (Path(output) / old / CONFIG).is_file():
+    if output is not None and _is_possible(old) and (Path(output) / old / CONFIG).is_file():
         return old
     given = {key: (sign, value) for sign, key, value in _told_by(overrides)}
     keys = sorted(given, key=lambda key: (_rank(key), key))
@@ -55,16 +58,13 @@ def run_name(overrides: Iterable[str], output: str | None = None, name: str | No
     parts, lossy = [], False
     for key, shorter in zip(keys, short, strict=True):
         sign, value = given[key]
-        text = _legible(value)
-        lossy = lossy or text != re.sub(r"[\[\]{}'\"]|(?<=,) ", "", value)
+        lossy = lossy or not _SHOWN_WHOLE.fullmatch(value)
         label = shorter if short.count(shorter) == 1 else key
-        parts.append(f"no-{key}" if sign == "~" else f"{label}={text}")
+        parts.append(f"no-{key}" if sign == "~" else f"{label}={_legible(value)}")
     legible = re.sub(r"[^\w.,=+-]+", "-", ",".join(parts)) or "default"
-    if lossy or len(legible) > _LONGEST_NAME:
+    if lossy or len(legible.encode()) > _LONGEST_NAME:
         whole = ",".join(f"{given[key][0]}{key}={given[key][1]}" for key in sorted(given))
-        if len(legible) > _LONGEST_NAME:  # cut between two options, if it can be
-            legible = legible[:_LONGEST_NAME].rpartition(",")[0] or legible[:_LONGEST_NAME]
-        legible = f"{legible}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
+        legible = f"{_cut(legible)}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
     return legible
 
 
@@ -74,17 +74,21 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: it is not.
     """
-    if not re.fullmatch(r"[^/\\\0]+", str(name)) or str(name).startswith("."):
+    if not re.fullmatch(r"[^/\\\0]+", str(name)) or str(name).startswith(".") or not _is_possible(str(name)):
         raise ValueError(
-            f"Expected name to be one that a folder can have, without / and \\ and no dot in front, got {name!r}. "
-            "Where runs go is output=FOLDER."
+            f"Expected name to be one that a folder can have, without / and \\, with no dot in front and of at most "
+            f"{_LONGEST_POSSIBLE} bytes, got {name!r}. Where runs go is output=FOLDER."
         )
+
+
+def _is_possible(name: str) -> bool:
+    return len(name.encode()) <= _LONGEST_POSSIBLE
 
 
 def _told_by(overrides: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield sign, key and value of the overrides that make another run."""
     split = [re.fullmatch(r"(~|\+{0,2})([^=]*)=?(.*)", override, re.DOTALL) for override in overrides]
-    found = [match.groups() for match in split if match is not None]
+    found = [(match[1], match[2], _bare(match[3])) for match in split if match is not None]
     targets = {key: value for _, key, value in found if re.fullmatch(r"callbacks\.[^.]+\._target_", key)}
     shown = {key.split(".")[1] for key, value in targets.items() if is_shown(key.split(".")[1], value)}
     for sign, key, value in found:
@@ -94,7 +98,12 @@ def _told_by(overrides: list[str]) -> Iterator[tuple[str, str, str]]:
         if group == "callbacks" and (rest.partition(".")[0] in shown or is_shown(rest.partition(".")[0], None)):
             continue
         if group != "trainer" or rest not in SHOWN_BY_TRAINER:
-            yield sign, key, value.strip("'\"")
+            yield sign, key, value
+
+
+def _bare(value: str) -> str:
+    bare = value.strip("'\"")
+    return value if bare.startswith(("[", "{")) else bare  # in quotes that is a text, and no list
 
 
 def _rank(key: str) -> int:
@@ -110,10 +119,18 @@ def _short(key: str) -> str:
     return key
 
 
+def _cut(name: str) -> str:
+    """Return a name, or as much of it as is not too long: up to the end of an option, if there is one."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    begins = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return begins.rpartition(",")[0] or begins
+
+
 def _legible(value: str) -> str:
     plain = re.sub(r"[\[\]{}'\"]|(?<=,) ", "", value)
-    last = [part for part in plain.split("/") if part] if re.search(r"/", plain) else [plain]
-    return re.sub(r"[^\w.,+-]+", "-", last[-1] if last else "")
+    parts = [part for part in plain.split("/") if part]
+    return re.sub(r"[^\w.,+-]+", "-", parts[-1] if parts else "")
 
 
 def old_run_name(overrides: Iterable[str]) -> str:

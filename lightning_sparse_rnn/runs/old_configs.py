@@ -48,7 +48,7 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
     It is up to date, shares of ``max_epochs`` are epochs, the callbacks that every run needs are there, and what a run
-    shows or logs is left out, as is what it is called and in which files it is saved.
+    shows or logs is left out, as is what it is called and where its files are.
     """
     now = without_shown(up_to_date(config))
     trainer, callbacks = _group(now.get("trainer")), _group(now.get("callbacks"))
@@ -59,10 +59,8 @@ def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     method = _group(now.get("method"))
     if "_target_" in method:
         method = {**_PLAIN_TOPOLOGY, **method}
-    now.pop("compact_checkpoints", None)
     now["model"] = without_usual_options(_group(now.get("model")))
     now.pop("initial_scale", None)  # what a sparse method has taken of it stands in the method
-    now.pop("name", None)
     if now.get("init_from") is None:
         now.pop("init_from", None)
     return {**now, "data": data, "method": method, "trainer": trainer, "callbacks": callbacks}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -19,7 +18,7 @@ from lightning_sparse_rnn.data.texts import read_text
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
-from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.config import model_config, written_config
 from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.folder import CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
@@ -119,10 +118,12 @@ def test_file(
         if file.vocabulary is None:
             raise _without_vocabulary(path)
         data.read_only(file.vocabulary, read_text(text))
-    elif file.vocabulary is not None:
-        data.load_state_dict({"vocabulary": file.vocabulary.fingerprint})
-    else:
+    elif file.vocabulary is None:
         check_text(file.saved, data)
+    elif file.vocabulary_given:
+        data.read_with(file.vocabulary)
+    else:
+        data.load_state_dict({"vocabulary": file.vocabulary.fingerprint})
     model = LanguageModel(file.network, file.network.vocab_size)
     (metrics,) = pl.Trainer(accelerator="cpu", **_ALONE).test(model, datamodule=data, verbose=False)
     return dict(metrics)
@@ -149,12 +150,7 @@ def config_of(run: Path, overrides: Sequence[str], trusted: bool) -> DictConfig:
     path = run / CONFIG
     if not path.exists():
         raise FileNotFoundError(f"Expected the folder of a run, with its {CONFIG}, or a model's file, got {run}.")
-    try:
-        config = OmegaConf.load(path)  # whose loader makes no objects
-    except yaml.YAMLError as error:
-        raise ValueError(f"The settings in {path} cannot be read: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"Expected the settings of a run in {path}, got a {type(config).__name__}.")
+    config = written_config(path)
     if not trusted:
         _check_config(OmegaConf.to_container(config))  # type: ignore[arg-type]
     return _changed(config, overrides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,10 @@ def train(config: DictConfig, folder: Path) -> dict[str, Any]:
         if continued.epochs is not None:
             begin_longer(folder, continued.epochs, config.trainer.max_epochs)
         for name in shorter_runs_beside(folder, config):
-            _say(f"A shorter run of these settings is there. To lengthen it instead of beginning another: name={name}")
+            _say(
+                "A shorter run of these settings is there. To lengthen it instead of beginning another: "
+                f"output={shlex.quote(str(folder.parent))} name={shlex.quote(name)}"
+            )
         return _train(continued, folder)
 
 
@@ -69,8 +73,8 @@ def _train(continued: Continued, folder: Path) -> dict[str, Any]:
         results = {**results_of(parts, config.seed), "versions": versions_used}
         if parts.trainer.is_global_zero:
             picture = _draw(parts, config, folder, results)
+            write_json(folder / RESULTS, results)  # before trackers, whose service may be down, can end the run
             log_end(parts.trainer, results, picture)
-            write_json(folder / RESULTS, results)
     _say(f"{summary(results)}\nEverything is in {folder}")
     return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -49,12 +50,15 @@ def replacing(path: Path, part: Path | None = None, *, durable: bool = False) ->
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names of a folder's files are on the disk, where the system can be asked for that."""
+    """Wait until the names of a folder's files are on the disk, where system and file system can be asked for that."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as some network file systems say of folders
+            raise
     finally:
         os.close(descriptor)
 

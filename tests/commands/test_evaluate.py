@@ -223,12 +223,12 @@ def test_one_column_on_a_cpu_is_tested_with_packed_weights(
     if kernel() is None:
         pytest.skip("there is no C++ compiler")
     saved = torch.load(folder / "best.ckpt", weights_only=True)
-    network = {**NETWORK, "hidden_size": 256}
+    network = {**NETWORK, "hidden_size": 384}  # large enough to be packed
     vocabulary = saved["state_dict"]["network.embedding.weight"].size(0)
     model = sparse(LanguageModel(network, vocabulary, OPTIMIZER))
     saved |= {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     torch.save(saved, folder / "best.ckpt")
-    change(folder, "model.network.hidden_size", 256)
+    change(folder, "model.network.hidden_size", 384)
     change(folder, "data.test_batch_size", None)
     found = []
 

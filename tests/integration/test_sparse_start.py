@@ -94,6 +94,8 @@ def test_fine_tuning_starts_with_the_topology_of_a_checkpoint(tmp_path: Path) ->
     assert first["live"] == saved["callbacks"]["SelfishSparseCallback"]["updates"][-1]["live"]
     rate = PruneRate(0.3, 0.005, "cosine")
     assert [update["rate"] for update in updates] == [rate.at(1 / 3), rate.at(2 / 3)]
+    asked = saved["callbacks"]["SelfishSparseCallback"]["options"]["sparsity"]
+    assert f"sparsity={asked}," in repr(sparse)  # and not what came of it by rounding
     with pytest.raises(ValueError, match=r"run with SelfishSparseCallback, got .*ours\.ckpt, which has no topology"):
         SelfishSparseCallback.from_checkpoint(checkpoint_of_ours(tmp_path))
     for name, value in {
@@ -104,6 +106,26 @@ def test_fine_tuning_starts_with_the_topology_of_a_checkpoint(tmp_path: Path) ->
     }.items():
         with pytest.raises(ValueError, match=f"Expected no `{name}`: the topology is that of the checkpoint"):
             SelfishSparseCallback.from_checkpoint(tmp_path / "whole.ckpt", **{name: value})
+
+
+def test_fine_tuning_keeps_the_sparsity_that_a_ramp_had_come_to(tmp_path: Path) -> None:
+    """Of the checkpoint's moment: neither the one that its run began with, nor the one that it was to reach."""
+    ramp = SelfishSparseCallback(0.8, initial_sparsity=0.0, growth=None, prune_rate=0.0, min_prune_rate=0.0)
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, every_n_epochs=1)
+    make_trainer(tmp_path, [ramp, saver], max_epochs=4).fit(toy("adam"), *loaders())
+    saved = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)
+    live = saved["callbacks"]["SelfishSparseCallback"]["updates"][-1]["live"]
+    counts = {name: sum(gates.values()) for name, gates in live.items()}
+    module, sparse = toy("adam"), SelfishSparseCallback.from_checkpoint(tmp_path / "epoch=1.ckpt", prune_rate=0.3)
+    module.load_state_dict(saved["state_dict"])
+    make_trainer(tmp_path, [sparse, ModelCheckpoint(tmp_path, filename="tuned")], max_epochs=3).fit(module, *loaders())
+    assert len(sparse.updates) == 3
+    assert all({n: sum(gates.values()) for n, gates in u["live"].items()} == counts for u in sparse.updates)
+    sparsity = 1.0 - sum(counts.values()) / sparse.topology.total_weights
+    assert 0.1 < sparsity < 0.7
+    options = torch.load(tmp_path / "tuned.ckpt", weights_only=True)["callbacks"]["SelfishSparseCallback"]["options"]
+    assert options["sparsity"] == sparsity
+    assert f"sparsity={sparsity}" in repr(sparse)
 
 
 def test_snip_allocates_in_the_checkpoint_of_a_dense_run(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from small_runs import small_config, table, weights
 
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs.naming import run_name
 from lightning_sparse_rnn.runs.parts import make_parts
 from lightning_sparse_rnn.runs.reading import read_run
 from lightning_sparse_rnn.runs.training import train
@@ -80,6 +81,32 @@ def test_what_cannot_be_lengthened_is_left_as_it_is(text: Path, tmp_path: Path) 
     assert "lengthened_at" not in OmegaConf.load(tmp_path / "run" / "config.yaml")
 
 
+def test_a_lengthening_that_never_began_leaves_the_run_as_it_was(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = (small_config(text, tmp_path, f"trainer.max_epochs={epochs}") for epochs in (1, 2))
+    first = train(short, tmp_path / "run")
+
+    def fail(*_: Any) -> None:
+        raise OSError("the text is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_sparse_rnn.runs.training.make_parts", fail)
+        with pytest.raises(OSError, match="the text is gone"):
+            train(long, tmp_path / "run")
+    assert {**train(short, tmp_path / "run"), "seconds": 0} == {**first, "seconds": 0}
+    assert train(long, tmp_path / "run")["epochs"] == 2
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").lengthened_at == [1]
+
+
+@pytest.mark.parametrize(("content", "message"), [("trainer: [", "cannot be read"), ("", "got nothing")])
+def test_a_damaged_config_is_no_run_to_go_on_with(text: Path, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"settings.* in .*config\.yaml.*{message}"):
+        train(small_config(text, tmp_path), tmp_path / "run")
+
+
 def test_a_shorter_run_of_the_same_settings_is_named(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,9 +118,17 @@ def test_a_shorter_run_of_the_same_settings_is_named(
     for name, config in configs.items():
         (tmp_path / "runs" / name).mkdir(parents=True)
         OmegaConf.save(config, tmp_path / "runs" / name / "config.yaml", resolve=True)
+    (tmp_path / "runs" / "seed=2").mkdir()
+    (tmp_path / "runs" / "seed=2" / "config.yaml").write_text("trainer: [")
     monkeypatch.setattr("lightning_sparse_rnn.runs.training._train", lambda continued, folder: {})
-    train(small_config(text, tmp_path, "seed=2", "trainer.max_epochs=2"), tmp_path / "runs" / "seed=2,max_epochs=2")
+    config = small_config(text, tmp_path, "seed=2", "trainer.max_epochs=2")
+    told = "A shorter run of these settings is there. To lengthen it instead of beginning another: "
+    train(config, tmp_path / "runs" / "seed=2,max_epochs=2")
     assert [line for line in capsys.readouterr().out.splitlines() if "name=" in line] == [
-        "A shorter run of these settings is there. To lengthen it instead of beginning another: "
-        "name=seed=2,max_epochs=1"
+        f"{told}output={tmp_path / 'runs'} name=seed=2,max_epochs=1"
     ]
+    # Names with a path end in a hash, which is another for another number of epochs.
+    one, two = (run_name(["seed=2", "data.root=a/text", f"trainer.max_epochs={epochs}"]) for epochs in (1, 2))
+    (tmp_path / "runs" / "seed=2,max_epochs=1").rename(tmp_path / "runs" / one)
+    train(config, tmp_path / "runs" / two)
+    assert f"{told}output={tmp_path / 'runs'} name={one}" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from small_runs import small_config, table, weights
 
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
 from lightning_sparse_rnn.commands.evaluate import main as run_test
+from lightning_sparse_rnn.commands.export import main as run_export
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs.training import train
@@ -100,8 +101,14 @@ def test_other_text_is_read_with_the_vocabulary_of_the_checkpoint(
     )
     assert saved == first
     capsys.readouterr()
-    run_test([str(tmp_path / "whole")])
-    assert json.loads(capsys.readouterr().out)["test_ppl"] == whole["test_ppl"]
+    run_export([str(tmp_path / "whole"), "--output", str(tmp_path / "model")])
+    run_export([str(tmp_path / "whole"), "--output", str(tmp_path / "packed"), "--format", "packed"])
+    capsys.readouterr()
+    for file in (tmp_path / "whole", tmp_path / "whole" / "best.ckpt", tmp_path / "model", tmp_path / "packed"):
+        run_test([str(file)])
+        assert json.loads(capsys.readouterr().out)["test_ppl"] == pytest.approx(whole["test_ppl"], rel=1e-6)
+    run_test([str(tmp_path / "model"), "--text", str(other_text / "test.txt")])
+    assert json.loads(capsys.readouterr().out)["test_ppl"] == pytest.approx(whole["test_ppl"], rel=1e-6)
 
     # An interrupted one goes on without what it began with.
     step = LanguageModel.training_step
@@ -148,6 +155,7 @@ MISTAKES = {
     ("sparse", "model.network.hidden_size=16"): r"Its options are model\.network\.hidden_size=12\.",
     ("sparse", "data.tokens=characters"): "Expected a vocabulary of characters, as `tokens` says, got one of words",
     ("nowhere", "method=selfish"): r"There is no checkpoint .*nowhere\.",
+    (".", "method=selfish"): r"the folder of a run with a best\.ckpt, or a checkpoint, got .*, which has none",
 }
 
 

@@ -1,5 +1,6 @@
 """Sweeps: one command each; a run that fails does not end the others, and processes share the work."""
 
+import errno
 import json
 import os
 import signal
@@ -230,6 +231,22 @@ def test_a_lock_on_a_file_that_has_been_removed_is_none(tmp_path: Path, monkeypa
         with pytest.raises(RunIsElsewhere), worked_on(tmp_path / "run"):
             pass
         assert (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_where_a_file_system_has_no_locks_runs_go_on_without(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(jobs.fcntl, "flock", fail)
+    with worked_on(tmp_path / "run"):
+        (tmp_path / "run" / "config.yaml").touch()
+    assert (tmp_path / "run" / "config.yaml").exists()
+    number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), worked_on(tmp_path / "run"):
+        pass
 
 
 def test_how_far_a_sweep_is(

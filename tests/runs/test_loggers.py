@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 from small_runs import small_config, table
 
 from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.runs import training
 from lightning_sparse_rnn.runs.loggers import hyperparameters
 from lightning_sparse_rnn.runs.training import train
 
@@ -142,3 +143,18 @@ def test_csv_keeps_what_was_logged_before_an_interruption(
     whole, broken = (table(tmp_path / run / "csv" / "metrics.csv") for run in ("whole", "broken"))
     assert len(whole) > 12
     assert broken == whole
+
+
+def test_a_tracker_that_fails_at_the_end_costs_no_results(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ConnectionError("the tracker is down")
+
+    config = small_config(text, tmp_path, "trainer.max_epochs=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "log_end", fail)
+        with pytest.raises(ConnectionError, match="the tracker is down"):
+            train(config, tmp_path / "run")
+    monkeypatch.setattr(training, "make_parts", fail)
+    assert train(config, tmp_path / "run")["epochs"] == 1

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
 
+from lightning_sparse_rnn import SNTASGD, models
 from lightning_sparse_rnn.commands import train as command
+from lightning_sparse_rnn.commands.unknown_options import options_of
+from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.models import LanguageModel
+from lightning_sparse_rnn.models.building import NETWORKS
 from lightning_sparse_rnn.runs import training
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import flat
@@ -32,11 +39,13 @@ NAMES = {
     ("callbacks.averaging.restart_at=[0.5, 0.8]",): "callbacks.averaging.restart_at=0.5,0.8",
     ("~callbacks.last", "+trainer.limit_train_batches=3"): "no-callbacks.last,limit_train_batches=3",
     ("seed=1", "seed=2"): "seed=2",
+    ("callbacks.averaging.restart_at=[]", "seed='3'"): "callbacks.averaging.restart_at=,seed=3",
     # One of two options that are called alike is not told by that alone.
     ("model.network.gain=1", "data.gain=2"): "model.network.gain=1,data.gain=2",
     # What shows and logs makes no other run.
     ("hydra.verbose=true", "hydra/launcher=joblib", "trainer.enable_progress_bar=false", "logger=csv"): "default",
     ("+logger._target_=my.Logger", "trainer.log_every_n_steps=1", "~callbacks.progress", "name=null"): "default",
+    (WATCH.replace("=", "='") + "'",): "default",
     (WATCH, "+callbacks.watch.logging_interval=step", STOP): f"{STOP.lstrip('+')}",
 }
 
@@ -60,6 +69,34 @@ def test_what_cannot_be_read_off_a_name_is_told_by_its_hash() -> None:
     assert run_name([f"seed={'1' * 300}"]).startswith("seed=111")
 
 
+ALIKE = [
+    ["method.include=a", "method.include=[a]", "method.include='[a]'"],
+    ["method.include=[a,b]", "method.include='a,b'", "method.include='[a,b]'"],
+    ["method.gates={a:2}", "method.gates='{a:2}'", "method.gates=[a:2]", "method.gates=a-2"],
+    ["data.root=a b", "data.root=a-b", "data.root=x/a-b", "data.root=a=b", "data.root=a'b"],
+    ["data.root=x,seed=2", "data.root=[x,seed=2]"],
+]
+
+
+@pytest.mark.parametrize("values", ALIKE)
+def test_values_that_look_alike_in_a_name_make_other_names(values: list[str]) -> None:
+    assert len({run_name([value]) for value in values}) == len(values)
+
+
+def test_quotes_that_change_nothing_make_no_other_name() -> None:
+    assert run_name(["init_from='runs/a'"]) == run_name(["init_from=runs/a"])
+    assert run_name(["data.root='text'"]) == run_name(['data.root="text"']) == "root=text"
+
+
+def test_a_name_of_many_bytes_is_cut_where_a_letter_ends(tmp_path: Path) -> None:
+    names = {run_name([f"data.root={'文' * length}", "seed=1"], str(tmp_path)) for length in (38, 39, 300)}
+    assert len(names) == 3
+    for name in names:
+        assert name.startswith("seed=1")
+        assert len(name.encode()) <= 120 + len("-12345678")
+    assert run_name([f"data.root={'文' * 300}"], str(tmp_path)).startswith(f"root={'文' * 38}-")
+
+
 def test_no_two_options_of_the_configs_have_one_short_name() -> None:
     seen: dict[str, str] = {}
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -70,9 +107,18 @@ def test_no_two_options_of_the_configs_have_one_short_name() -> None:
                     name = run_name([f"{key}=1"])
                     if name != "default":
                         assert seen.setdefault(name, key) == key
+    # Nor any that a class of ours or of torch takes beside those.
+    classes = {"data": [TextDataModule], "model": [LanguageModel], "trainer": [Trainer]}
+    classes["optimizer"] = [SNTASGD, torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop]
+    classes["model.network"] = [getattr(models, target.rpartition(".")[2]) for target in NETWORKS]
+    for group, kinds in classes.items():
+        for option in {option for kind in kinds for option in options_of(kind) or ()} - {"vocab_size"}:
+            name = run_name([f"+{group}.{option}=1"])
+            if name != "default":
+                assert seen.setdefault(name, f"{group}.{option}") == f"{group}.{option}"
 
 
-@pytest.mark.parametrize("name", ["a/b", "../a", "a\\b", ".hidden", "", "."])
+@pytest.mark.parametrize("name", ["a/b", "../a", "a\\b", ".hidden", "", ".", "文" * 100])
 def test_a_name_of_ones_own_is_one_that_a_folder_can_have(name: str) -> None:
     with pytest.raises(ValueError, match="Expected name to be one that a folder can have"):
         check_name(name)

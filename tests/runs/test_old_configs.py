@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import differences
+from lightning_sparse_rnn.runs.naming import run_name
 from lightning_sparse_rnn.runs.old_configs import (
     _USUAL_MODEL,
     _USUAL_NETWORK,
@@ -78,11 +79,14 @@ def test_another_run_is_another(override: str, key: str) -> None:
         "logger=csv logger.save_dir=here",
         "name=mine",
         "compact_checkpoints=true",
+        "output=/elsewhere",
+        "data.cache_dir=/elsewhere",
     ],
 )
 def test_what_a_run_shows_or_saves_makes_no_other_run(override: str) -> None:
     one = composed("trainer.enable_progress_bar=true")
     assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
+    assert run_name(override.split()) == "default"  # and none of another name
 
 
 def test_usual_options_of_a_model_are_those_of_runs_without_them() -> None:

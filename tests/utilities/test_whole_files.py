@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import errno
 import json
 import os
 import resource
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_sparse_rnn.utilities.whole_files import replacing, write_bytes, write_csv, write_json, write_text
+from lightning_sparse_rnn.utilities.whole_files import (
+    replacing,
+    sync_folder,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 @contextmanager
@@ -131,3 +139,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "json").read_text()) == {"a": [1, None]}
     assert (tmp_path / "csv").read_bytes() == b'a,b\n1,\n"x,y",2.5\n'
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_folders_that_a_file_system_does_not_wait_for_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = errno.EINVAL
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail)
+    sync_folder(tmp_path)
+    number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sync_folder(tmp_path)

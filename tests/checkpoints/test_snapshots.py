@@ -1,0 +1,24 @@
+"""A snapshot is what there was when it was taken."""
+
+import torch
+from lightning_runs import differences
+from torch import nn
+
+from lightning_sparse_rnn.checkpoints.snapshots import snapshot
+
+
+def test_a_snapshot_is_what_there_was_and_shares_what_was_shared() -> None:
+    flat = torch.arange(12.0)
+    weights = nn.Linear(2, 2).state_dict()
+    before = {"all": flat, "part": flat[3:9].view(2, 3).t(), "list": [1, (flat, "a")], "weights": weights}
+    before["none"], before["scalar"] = torch.empty(0), torch.tensor(3)
+    after = snapshot(before)
+    assert differences(before, after) == []
+    assert after["part"].untyped_storage().data_ptr() == after["all"].untyped_storage().data_ptr()
+    assert after["list"][1][0].data_ptr() == after["all"].data_ptr() != flat.data_ptr()
+    assert after["part"].stride() == before["part"].stride()
+    assert after["weights"]._metadata == weights._metadata
+    flat.zero_()
+    before["list"].append(2)
+    assert after["all"].sum() == 66.0
+    assert len(after["list"]) == 2
