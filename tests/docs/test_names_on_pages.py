@@ -24,7 +24,7 @@ COMMANDS = {
 FOLDERS = ("benchmarks", "conf", "docs", "examples", "lightning_sparse_rnn", "tests", ".github")
 FILES = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 #: What runs write, and what readers write themselves.
-THEIRS = r"my_.*|config\.yaml|optimization_results\.yaml"
+THEIRS = r"my_.*|config\.yaml|runs/.*"
 GROUPS = r"(?:data|model|method|optimizer|callbacks|logger|trainer|sweep|experiment|model\.network)"
 parametrized = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -73,6 +73,26 @@ def test_files_in_sentences_are_there(page: Path) -> None:
             assert (ROOT / span).exists(), span
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link into a page can name: its headings, as GitHub and the site write them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.strip().lower())) for heading in headings}
+
+
+@parametrized
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        if ":" in name:
+            continue
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor.startswith("lightning_sparse_rnn."):  # of the reference, made from docstrings
+            assert pkgutil.resolve_name(anchor), link
+        elif anchor:
+            assert anchor in anchors(target), link
+
+
 @parametrized
 def test_names_of_the_package_are_there(page: Path) -> None:
     text = page.read_text()
@@ -89,11 +109,11 @@ def test_names_of_the_package_are_there(page: Path) -> None:
 def test_options_in_sentences_compose(page: Path) -> None:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         for span in spans(page.read_text()):
-            for word in span.split():
-                if re.fullmatch(rf"{GROUPS}(?:\.\w+)*=[\w.\[\],/-]+", word):
-                    group, _, value = word.partition("=")
-                    for each in [value] if "." in group else value.split(","):
-                        compose("train", [f"{group}={each}"])
+            named = [word for word in span.split() if re.fullmatch(rf"{GROUPS}(?:\.\w+)*=[\w.\[\],/-]+", word)]
+            # Of several values, which are for a sweep, the last one.
+            single = [word if "[" in word else re.sub(r"=.*,", "=", word) for word in named]
+            if single:
+                compose("train", single)
 
 
 @parametrized
