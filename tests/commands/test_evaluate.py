@@ -21,6 +21,7 @@ from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.inference.recurrent import PackedRecurrent
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs import testing
+from tests.helpers.trained_checkpoints import save_checkpoint
 
 # Lightning 2.6's own, with the newest torch.
 pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
@@ -42,14 +43,7 @@ def folder(text: Path, tmp_path: Path) -> Path:
     options = {"source": "folder", "root": str(text), "bptt": 5, "cache_dir": str(tmp_path / "cache")}
     data = TextDataModule(**options)  # type: ignore[arg-type]
     model = LanguageModel(NETWORK, data.vocab_size, OPTIMIZER)
-    saved = {
-        "state_dict": model.state_dict(),
-        "global_step": 1,
-        "hyper_parameters": dict(model.hparams),
-        "datamodule_hyper_parameters": dict(data.hparams),
-        "TextDataModule": data.state_dict(),
-    }
-    torch.save(saved, tmp_path / "best.ckpt")
+    save_checkpoint(tmp_path / "best.ckpt", model, data)
     config = {
         "model": MODEL,
         "trainer": TRAINER,

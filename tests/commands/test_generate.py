@@ -17,6 +17,7 @@ from lightning_sparse_rnn.commands.generate import main
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import GRU, AWDLSTMMoS, LanguageModel, RecurrentHighwayNetwork
 from lightning_sparse_rnn.models.generation import generate
+from tests.helpers.trained_checkpoints import save_checkpoint
 
 # Lightning 2.6's own, with the newest torch.
 pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
@@ -194,14 +195,7 @@ def by_characters(folder: Path) -> Path:
     text.write_text("abba baab\n" * 60)
     data = TextDataModule("folder", str(text), tokens="characters", cache_dir=str(folder / "cache"))
     model = LanguageModel(NETWORK, data.vocab_size)
-    saved = {
-        "state_dict": model.state_dict(),
-        "global_step": 1,
-        "hyper_parameters": dict(model.hparams),
-        "datamodule_hyper_parameters": dict(data.hparams),
-        "TextDataModule": data.state_dict(),
-    }
-    torch.save(saved, folder / "best.ckpt")
+    save_checkpoint(folder / "best.ckpt", model, data)
     text.unlink()
     return folder
 

@@ -11,6 +11,7 @@ from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs.exporting import export, export_to
 from lightning_sparse_rnn.runs.model_file import is_exported, load_model
+from tests.helpers.trained_checkpoints import save_checkpoint
 
 NETWORK = {"_target_": "lightning_sparse_rnn.models.GRU", "embedding_size": 12, "hidden_size": 12}
 
@@ -19,15 +20,7 @@ NETWORK = {"_target_": "lightning_sparse_rnn.models.GRU", "embedding_size": 12, 
 def checkpoint(text: Path, tmp_path: Path) -> Path:
     data = TextDataModule("folder", str(text), bptt=7, cache_dir=str(tmp_path))
     model = sparse(LanguageModel(NETWORK, data.vocab_size))
-    saved = {
-        "state_dict": model.state_dict(),
-        "global_step": 1,
-        "hyper_parameters": dict(model.hparams),
-        "datamodule_hyper_parameters": dict(data.hparams),
-        "TextDataModule": data.state_dict(),
-    }
-    torch.save(saved, tmp_path / "best.ckpt")
-    return tmp_path / "best.ckpt"
+    return save_checkpoint(tmp_path / "best.ckpt", model, data)
 
 
 def test_files_of_every_kind_hold_the_same_model(checkpoint: Path, tmp_path: Path) -> None:
