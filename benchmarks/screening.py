@@ -30,6 +30,7 @@ import torch
 from benchmarks.epoch_seconds import epoch_seconds, usual
 from benchmarks.side_by_side import COMMAND
 from benchmarks.variant_results import Variant
+from benchmarks.variant_runs import check_known, runs_of
 from lightning_sparse_rnn.runs.folder import RESULTS
 
 PAPER = "experiment=ptb_stacked_lstm"
@@ -117,19 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="make no runs, print those there are")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more overrides, to try it small")
     given = parser.parse_args(arguments)
-    if unknown := set(given.variants) - set(VARIANTS):
-        parser.error(f"Expected variants among {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}.")
+    check_known(parser, given.variants, VARIANTS)
     if not given.table:
         if given.root is None:
             parser.error("Expected --root FOLDER with the Penn Treebank, or --table.")
         if not torch.cuda.is_available():
             print("There is no GPU here: runs are made on the CPU, where each takes days.", flush=True)
         always = [*SETTING, f"data.root={given.root.resolve()}"]
-        runs = {
-            given.output / f"{name}.{seed}": [*always, *VARIANTS[name].overrides, f"seed={seed}", *given.set]
-            for seed in given.seeds
-            for name in given.variants or VARIANTS
-        }
+        runs = runs_of(given, VARIANTS, always)
         make_runs(runs, Budget(given.minutes))
     print(table(given.output))
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from benchmarks.side_by_side import make_runs
 from benchmarks.variant_results import Variant, check_lengths, merged, read_records, recorded, table, write_records
+from benchmarks.variant_runs import check_known, runs_of
 from lightning_sparse_rnn.runs.folder import RESULTS
 from lightning_sparse_rnn.utilities.whole_files import write_text
 
@@ -161,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=RECORDS, help="where what runs reached is recorded")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more overrides, of all runs")
     given = parser.parse_args(arguments)
-    if unknown := set(given.variants) - set(VARIANTS):
-        parser.error(f"Expected variants among {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}.")
+    check_known(parser, given.variants, VARIANTS)
     if given.processes < 1:
         parser.error(f"Expected --processes of at least 1, got {given.processes}.")
 
@@ -184,11 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = given.output / "text"
         write_frequent_words(given.root, text)
         always = (*SETTING, f"data.root={text.resolve()}")
-        runs = {
-            given.output / f"{name}.{seed}": [*always, *VARIANTS[name].overrides, f"seed={seed}", *given.set]
-            for seed in given.seeds
-            for name in given.variants or VARIANTS
-        }
+        runs = runs_of(given, VARIANTS, always)
         try:
             failed = make_runs(runs, given.processes, record)
         except KeyboardInterrupt:
