@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +79,20 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
+_MORE: dict[str, Callable[[float], str]] = {
+    "bytes": lambda value: f"{value / 1e6:,.1f} MB",
+    "largest_bytes": lambda value: f"the largest {value / 1e6:,.1f} MB",
+    "files": lambda value: f"{value} files",
+    "read_seconds": lambda value: f"read in {_time(value)}",
+    "bytes_to_dense": lambda value: f"{value:.3f} of dense",
+    "handing_over_seconds": lambda value: f"handed over in {_time(value)}",
+    "waits_per_step": lambda value: f"{value:g} waits a step",
+    "peak_bytes_above_held": lambda value: f"{value / 2**20:,.0f} MiB above what is held",
+}
+
+
 def _more(name: str, value: float) -> str:
-    if name == "bytes":
-        return f"{value / 1e6:,.1f} MB"
-    if name == "largest_bytes":
-        return f"the largest {value / 1e6:,.1f} MB"
-    if name == "files":
-        return f"{value} files"
-    if name == "read_seconds":
-        return f"read in {_time(value)}"
-    if name == "bytes_to_dense":
-        return f"{value:.3f} of dense"
-    if name == "handing_over_seconds":
-        return f"handed over in {_time(value)}"
-    if name == "waits_per_step":
-        return f"{value:g} waits a step"
-    if name == "peak_bytes_above_held":
-        return f"{value / 2**20:,.0f} MiB above what is held"
-    return f"{name} {value:g}"
+    return _MORE[name](value) if name in _MORE else f"{name} {value:g}"
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
