@@ -38,11 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with interruptible(), told_plainly("sparse-rnn-generate"):
         from lightning_sparse_rnn.models.generation import generate
+        from lightning_sparse_rnn.utilities.finite import check_finite
 
         if given.tokens < 1:
             raise ValueError(f"Expected --tokens of at least 1, got {given.tokens}.")
         path = given.model / BEST if given.model.is_dir() else given.model
         network, vocabulary = _load(path, given.root, given.trust)
+        check_finite(network.state_dict())
         prompt = _encode(sys.stdin.read() if given.prompt == "-" else given.prompt, vocabulary)
         chosen = generate(network, prompt, given.temperature, given.top_k, given.seed)
     ids = itertools.chain(prompt.tolist(), itertools.islice(chosen, given.tokens))

@@ -20,6 +20,7 @@ from lightning_sparse_rnn.models.awd_lstm import WeightDropLSTM
 from lightning_sparse_rnn.models.highway import HighwayLayer
 from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.ordered_neurons import OrderedNeuronsLayer
+from lightning_sparse_rnn.utilities.finite import first_not_finite
 
 __all__ = ["REPLACED", "compress", "compress_where_it_pays", "held_bytes", "replaced"]
 
@@ -66,7 +67,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int | N
 
     Raises:
         TypeError: ``module`` is no module, or of another dtype or device.
-        ValueError: ``dtype`` is another one, or no weight has zeros enough.
+        ValueError: ``dtype`` is another one, no weight has zeros enough, or one that is to be packed has NaN or
+            infinities.
 
     Example:
         >>> layer = nn.Linear(600, 900)
@@ -90,7 +92,8 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int | N
     if not weights:
         _nothing_to_pack(module)
     made = {id(weight): weight for weight in weights.values()}
-    packed = {key: pack(weight, dtype) for key, weight in made.items()}  # a tied weight once
+    names = {id(weight): name for name, weight in reversed(weights.items())}
+    packed = {key: pack(weight, dtype, names[key]) for key, weight in made.items()}  # a tied weight once
     return replaced(module, {name: packed[id(weight)] for name, weight in weights.items()})
 
 
@@ -98,7 +101,8 @@ def compress_where_it_pays(module: Module) -> Module:
     """Return ``module`` compressed, or as it is where that is not possible or saves nothing."""
     if kernel() is None or any(p.device.type != "cpu" or p.dtype != torch.float32 for p in module.parameters()):
         return module
-    return compress(module) if _worth_packing(module) else module
+    weights = _worth_packing(module)
+    return compress(module) if weights and first_not_finite(weights) is None else module
 
 
 def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.inference.build import Kernel, kernel
 from lightning_sparse_rnn.inference.operators import KINDS, packed_linear, packed_recurrence, packed_rows
+from lightning_sparse_rnn.utilities.finite import check_finite
 
 __all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "sparse_enough", "worth_packing"]
 
@@ -228,18 +229,24 @@ def worth_packing(weight: Tensor, smallest: int = SMALLEST) -> bool:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def pack(weight: Tensor, dtype: torch.dtype = torch.float32) -> Packed:
+def pack(weight: Tensor, dtype: torch.dtype = torch.float32, name: str = "a weight") -> Packed:
     """Pack a weight (rows, columns) of float32 on the CPU.
 
     Args:
         dtype: of the values that are kept: float32 keeps them exactly, bfloat16 rounds them to the nearest, and int8
             rounds a row's to multiples of its largest magnitude / 127.
+        name: of the weight, for the message.
+
+    Raises:
+        ValueError: the weight has NaN or infinities.
     """
     weight = weight.detach().contiguous()
+    check_finite({name: weight})
     scales = None
     if dtype == torch.int8:
         largest = weight.abs().amax(1)
-        scales = torch.where(largest > 0, largest / 127, 1.0)
+        # No smaller than what floating point has all digits of: a quotient by it stays within 127.
+        scales = torch.where(largest > 0, (largest / 127).clamp_min(torch.finfo().tiny), 1.0)
         weight = (weight / scales.unsqueeze(1)).round_()
     built = kernel()
     masks, values = _pack(weight) if built is None else _pack_by(built, weight)

@@ -15,6 +15,7 @@ from lightning_sparse_rnn.models import LanguageModel, Network
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.runs.model_file import describe
 from lightning_sparse_rnn.sparsity.sparse_files import save_sparse
+from lightning_sparse_rnn.utilities.finite import check_finite
 from lightning_sparse_rnn.utilities.plain_values import plain
 
 __all__ = ["export", "export_to"]
@@ -33,10 +34,12 @@ def export(checkpoint: Path, output: Path, *, trusted: bool = False) -> tuple[in
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint is damaged, or none of Lightning.
+        ValueError: the checkpoint is damaged, none of Lightning, or of a run that has diverged: a weight is NaN, or
+            infinite in a language model. Other modules may have infinities on purpose.
     """
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
     weights = saved["state_dict"]
+    _check_weights(saved)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_sparse(output, weights)
     describe(saved, output)
@@ -60,6 +63,7 @@ def export_to(
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
     if "network" not in saved.get("hyper_parameters", {}):
         raise ValueError(f"Expected a checkpoint of a LanguageModel, got {checkpoint}. Export it with --format sparse.")
+    _check_weights(saved)
     network: Network = rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval().float()
     output.parent.mkdir(parents=True, exist_ok=True)
     if kind == "packed":
@@ -73,6 +77,13 @@ def export_to(
         save_dense(output, network.state_dict())
     describe(saved, output)
     return _dense_bytes(network.state_dict()), output.stat().st_size
+
+
+def _check_weights(saved: Mapping[str, Any]) -> None:
+    tensors = {name: each for name, each in saved["state_dict"].items() if isinstance(each, torch.Tensor)}
+    if "network" not in saved.get("hyper_parameters", {}):
+        tensors = {name: each for name, each in tensors.items() if each.is_floating_point() and each.isnan().any()}
+    check_finite(tensors)
 
 
 def _dense_bytes(weights: Mapping[str, Any]) -> int:

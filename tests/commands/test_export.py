@@ -161,6 +161,30 @@ def test_onnx_by_its_own_runtime(run: Path, model: LanguageModel) -> None:
             )
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("kind", ["sparse", "packed", "dense", "safetensors", "onnx"])
+def test_a_run_that_has_diverged_is_refused_by_every_format(
+    kind: str, value: float, run: Path, model: LanguageModel
+) -> None:
+    saved = torch.load(run / "best.ckpt", weights_only=True)
+    saved["state_dict"]["network.decoder.bias"][2] = value
+    torch.save(saved, run / "best.ckpt")
+    before = sorted(run.iterdir())
+    with pytest.raises(SystemExit, match=r"Expected finite weights, got network.decoder.bias with 1 (NaN|infinite)"):
+        main([str(run), "--format", kind, "--output", str(run / "new" / "file")])
+    assert sorted(run.iterdir()) == before
+
+
+def test_of_another_module_only_nan_is_refused(run: Path) -> None:
+    state = {"mask": torch.tensor([0.0, -torch.inf]), "weight": torch.zeros(2)}
+    torch.save({"state_dict": state, "global_step": 5}, run / "best.ckpt")
+    main([str(run)])
+    assert load_sparse(run / "weights.sparse.pt")["mask"].equal(state["mask"])
+    torch.save({"state_dict": {**state, "weight": torch.tensor([torch.nan, 0.0])}, "global_step": 5}, run / "best.ckpt")
+    with pytest.raises(SystemExit, match=r"Expected finite weights, got weight with 1 NaN of its 2 values"):
+        main([str(run)])
+
+
 def test_formats_of_networks_need_a_language_model(run: Path) -> None:
     for kind in ("packed", "dense"):
         with pytest.raises(SystemExit, match="Expected a checkpoint of a LanguageModel"):

@@ -184,6 +184,13 @@ class TestCommand:
         with pytest.raises(SystemExit, match="Expected a checkpoint of a LanguageModel trained on a TextDataModule"):
             main([str(tmp_path / "other.ckpt")])
 
+    def test_weights_that_are_not_finite(self, run, tmp_path):
+        saved = torch.load(run / "best.ckpt", weights_only=True)
+        saved["state_dict"]["network.decoder.bias"][0] = torch.nan
+        torch.save(saved, tmp_path / "best.ckpt")
+        with pytest.raises(SystemExit, match="Expected finite weights, got decoder.bias with 1 NaN"):
+            main([str(tmp_path)])
+
     def test_no_such_checkpoint(self, tmp_path):
         with pytest.raises(SystemExit, match=r"missing\.ckpt"):
             main([str(tmp_path / "missing.ckpt")])

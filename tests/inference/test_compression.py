@@ -368,6 +368,15 @@ def test_of_small_weights_alone_a_warning_says_that_nothing_is_packed() -> None:
         assert compress_where_it_pays(layers) is layers
 
 
+def test_weights_that_are_not_finite_are_refused_by_name_and_stay_dense_where_packing_is_a_matter_of_speed() -> None:
+    layers = nn.Sequential(sparse(nn.Linear(600, 900)), nn.ReLU(), sparse(nn.Linear(900, 600)))
+    with torch.no_grad():
+        layers[2].weight[0, :3] = torch.tensor([torch.nan, torch.inf, torch.nan])
+    with pytest.raises(ValueError, match=r"got 2.weight with 2 NaN and 1 infinite of its 540,000 values"):
+        compress(layers)
+    assert compress_where_it_pays(layers) is layers
+
+
 def test_mistakes() -> None:
     module = sparse(nn.Linear(600, 900))
     with pytest.raises(TypeError, match=r"Expected a torch.nn.Module, got dict"):

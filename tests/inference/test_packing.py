@@ -75,6 +75,22 @@ def test_a_row_of_zeros_in_int8_stays_zero() -> None:
     assert pack(dense, torch.int8).dense()[7].eq(0).all()
 
 
+@pytest.mark.parametrize("units", [1, 100, 190])
+def test_a_row_of_the_smallest_numbers_in_int8_keeps_its_signs(units: int) -> None:
+    row = torch.tensor([[units, -units, 0.0]]).mul_(2.0**-149)
+    assert (pack(row, torch.int8).dense() - row).abs().max() <= torch.finfo().tiny / 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_weight_that_is_not_finite_is_refused(value: float, dtype: torch.dtype) -> None:
+    dense = weight(20, 30)
+    dense[3, 4] = value
+    found = "1 NaN" if value != value else "1 infinite"
+    with pytest.raises(ValueError, match=f"Expected finite weights, got a weight with {found} of its 600 values"):
+        pack(dense, dtype)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("path", runnable())
 def test_every_path_multiplies_as_the_portable_one(path: str, dtype: torch.dtype) -> None:
@@ -148,9 +164,8 @@ def test_products_by_csr_are_the_same(vectors: int) -> None:
     assert packed.nbytes == pack(dense).nbytes + packed.csr_bytes
 
 
-def test_values_that_are_not_finite_act_as_in_a_dense_product() -> None:
+def test_inputs_that_are_not_finite_act_as_in_a_dense_product() -> None:
     dense = weight(40, 30)
-    dense[3, 4] = torch.inf
     for vectors in (2, 30):
         x = torch.randn(vectors, 30)
         x[0, 5], x[1, 9] = -torch.inf, torch.nan
