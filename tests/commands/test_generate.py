@@ -188,7 +188,7 @@ class TestCommand:
         saved = torch.load(run / "best.ckpt", weights_only=True)
         saved["state_dict"]["network.decoder.bias"][0] = torch.nan
         torch.save(saved, tmp_path / "best.ckpt")
-        with pytest.raises(SystemExit, match="Expected finite weights, got decoder.bias with 1 NaN"):
+        with pytest.raises(SystemExit, match=r"Expected finite weights, got decoder\.bias with 1 NaN"):
             main([str(tmp_path)])
 
     def test_no_such_checkpoint(self, tmp_path):

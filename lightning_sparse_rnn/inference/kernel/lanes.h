@@ -6,6 +6,7 @@
 //   multiply(a, b), add(a, b)
 //   expand(values, mask)           the next values at the set bits of the mask, 0 at the others; reads up to 16 values
 //   expand_four(values, bits, to)  the same for four columns, where there are instructions for it; reads up to 64
+//   transpose(all)                 16 times 16 numbers: the first of each, then the second of each, and so on
 //   WIDEST                         of how many vectors the sums fit into registers
 //   GROUPS                         how many groups of 16 rows a tile has
 
@@ -90,6 +91,38 @@ INLINE Lanes expand(const Bfloat16* values, uint32_t mask) {
 INLINE Lanes expand(const int8_t* values, uint32_t mask) {
   __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
   return _mm512_cvtepi32_ps(_mm512_maskz_expand_epi32(__mmask16(mask), wide));
+}
+
+// In four steps: numbers of two rows side by side, of four, then blocks of four numbers of two rows, and of four.
+INLINE void transpose(Lanes (&all)[LANES]) {
+  Lanes by[LANES];
+  UNROLLED for (int i = 0; i < LANES; i += 2) {
+    by[i] = _mm512_unpacklo_ps(all[i], all[i + 1]);
+    by[i + 1] = _mm512_unpackhi_ps(all[i], all[i + 1]);
+  }
+  const auto low = [](Lanes a, Lanes b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](Lanes a, Lanes b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  UNROLLED for (int i = 0; i < LANES; i += 4) {
+    all[i] = low(by[i], by[i + 2]);
+    all[i + 1] = high(by[i], by[i + 2]);
+    all[i + 2] = low(by[i + 1], by[i + 3]);
+    all[i + 3] = high(by[i + 1], by[i + 3]);
+  }
+  constexpr int EVEN = 0x88, ODD = 0xdd;  // which blocks of the first one, and of the second
+  UNROLLED for (int i = 0; i < 4; ++i) {
+    by[i] = _mm512_shuffle_f32x4(all[i], all[i + 4], EVEN);
+    by[i + 4] = _mm512_shuffle_f32x4(all[i], all[i + 4], ODD);
+    by[i + 8] = _mm512_shuffle_f32x4(all[i + 8], all[i + 12], EVEN);
+    by[i + 12] = _mm512_shuffle_f32x4(all[i + 8], all[i + 12], ODD);
+  }
+  UNROLLED for (int i = 0; i < 8; ++i) {
+    all[i] = _mm512_shuffle_f32x4(by[i], by[i + 8], EVEN);
+    all[i + 8] = _mm512_shuffle_f32x4(by[i], by[i + 8], ODD);
+  }
 }
 
 #ifdef __AVX512VBMI2__
@@ -219,4 +252,15 @@ INLINE Lanes expand(const T* values, uint32_t mask) {
 
 #else
 #error "These instructions are not known: give -DPORTABLE."
+#endif
+
+#if defined(PORTABLE) || !defined(__AVX512F__)
+INLINE void transpose(Lanes (&all)[LANES]) {
+  float before[LANES * LANES], after[LANES];
+  for (int i = 0; i < LANES; ++i) store(before + i * LANES, all[i]);
+  for (int i = 0; i < LANES; ++i) {
+    for (int j = 0; j < LANES; ++j) after[j] = before[j * LANES + i];
+    all[i] = load(after);
+  }
+}
 #endif

@@ -98,16 +98,29 @@ void row_of(int64_t row, const uint16_t* masks, const T* values, const int64_t* 
   }
 }
 
-// A whole group. Expanded columns are turned in the cache, 16 at a time.
+// A whole group, 16 columns at a time, which are turned into rows.
 template <class T>
 void group_of(Group<T> group, const float* scales, int64_t columns, float* to) {
-  float expanded[LANES * LANES];
-  for (int64_t column = 0; column < columns; column += LANES) {
+  for (int64_t column = 0; column < columns; column += LANES, to += LANES) {
     const int64_t count = std::min<int64_t>(LANES, columns - column);
-    group.next(count, expanded, LANES);
-    for (int64_t lane = 0; lane < LANES; ++lane) {
-      const float scale = scales ? scales[lane] : 1.0f;
-      for (int64_t i = 0; i < count; ++i) to[lane * columns + column + i] = expanded[i * LANES + lane] * scale;
+    Lanes all[LANES];
+    if (count == LANES) {
+      UNROLLED for (int i = 0; i < LANES; i += 4)
+        group.four([&](int nth, const Lanes& weights) __attribute__((always_inline)) { all[i + nth] = weights; });
+    } else {
+      for (int i = 0; i < LANES; ++i) all[i] = i < count ? group.one() : load(NONE);
+    }
+    transpose(all);
+    UNROLLED for (int lane = 0; lane < LANES; ++lane) {
+      const Lanes row = scales ? multiply_add(all[lane], scales[lane], load(NONE)) : all[lane];
+      float* here = to + lane * columns;
+      if (count == LANES) {
+        store(here, row);
+      } else {
+        float some[LANES];
+        store(some, row);
+        std::copy_n(some, count, here);
+      }
     }
   }
 }
