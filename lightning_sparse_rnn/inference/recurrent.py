@@ -24,7 +24,7 @@ State = tuple[Tensor, ...]
 _LONG = 16
 # And its LSTM than packed products, for a hidden weight of fewer positions than this, so many columns, and in all steps
 # at least one column for so many positions. Measured for 256 to 1000 units.
-_SMALL, _COLUMNS, _POSITIONS = 1 << 21, 48, 500
+_SMALL, _COLUMNS, _POSITIONS = 1 << 21, 24, 500
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
 
