@@ -17,6 +17,7 @@ from lightning_sparse_rnn.runs.continuing import LENGTHENED
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.reading import Run, read_run
+from lightning_sparse_rnn.utilities.durations import epochs_in_words
 
 __all__ = ["model_card", "training_command"]
 
@@ -73,7 +74,7 @@ A recurrent language model trained by the method `{method}` of the package `ligh
 {table}
 
 A unigram model of the same text has a test perplexity of {run.results["unigram_ppl"]:.2f}. Trained for
-{run.results["epochs"]} epochs from seed {run.seed}, with {_versions(run.results)}.
+{epochs_in_words(run.results["epochs"])} from seed {run.seed}, with {_versions(run.results)}.
 {noted}
 ## Use
 

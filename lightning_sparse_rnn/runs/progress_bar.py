@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.utilities.durations import duration
+from lightning_sparse_rnn.utilities.durations import duration, epochs_in_words
 
 __all__ = ["EpochLines", "PerplexityProgressBar", "TimeLeft"]
 
@@ -76,7 +76,7 @@ class EpochLines(Checkpoint):
         parts.append(duration(time.monotonic() - self._epoch_began))
         # A number of epochs, which begins with 1; epochs have numbers from 0, in tables, too.
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        how_many = f"{done} of {epochs} epochs" if epochs and epochs > 0 else f"{done} epoch{'s' if done > 1 else ''}"
+        how_many = f"{done} of {epochs_in_words(epochs)}" if epochs and epochs > 0 else epochs_in_words(done)
         left = self._left.said(trainer, 1.0)
         print(f"After {how_many}: {', '.join(parts)}{left and f'; {left} left'}", flush=True)
 

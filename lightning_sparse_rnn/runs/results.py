@@ -14,6 +14,7 @@ from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
+from lightning_sparse_rnn.utilities.durations import epochs_in_words
 from lightning_sparse_rnn.utilities.processor import computed_on
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def summary(results: dict[str, Any]) -> str:
             beside += f", {words} {results[name]:.2f}"
     return (
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
-        f"{results['live_weights']:,} of {results['total_weights']:,} weights live, {results['epochs']} epochs in "
-        f"{results['seconds']:.0f} s, averaging " + ("never began" if began is None else f"began in epoch {began}")
+        f"{results['live_weights']:,} of {results['total_weights']:,} weights live, "
+        f"{epochs_in_words(results['epochs'])} in {results['seconds']:.0f} s, averaging "
+        + ("never began" if began is None else f"began in epoch {began}")
     )
 
 
