@@ -29,6 +29,7 @@ from lightning_sparse_rnn.runs.folder import RESULTS
 from lightning_sparse_rnn.runs.mask_picture import MaskView
 from lightning_sparse_rnn.runs.picture import ONE_SIZE
 from lightning_sparse_rnn.runs.reading import Run
+from lightning_sparse_rnn.utilities.counting import counted
 
 __all__ = ["build"]
 
@@ -235,12 +236,12 @@ def _first(groups: list[Group], most: int, where: str, left_out: list[str]) -> l
 def _summary(groups: Sequence[Group], unreadable: Sequence[Run]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     finished = sum(run.results is not None for run in [*runs, *unreadable])
-    lines = [f"{_count(len(runs) + len(unreadable), 'run')}, {finished} finished; {_count(len(groups), 'method')}"]
+    lines = [f"{counted(len(runs) + len(unreadable), 'run')}, {finished} finished; {counted(len(groups), 'method')}"]
     lines[0] += " or settings; runs that differ only in their seeds are one." if len(groups) > 1 else "."
     for corpus, own in by_corpus(groups).items():
         best = min(own, key=lambda group: group.mean("test_ppl"))
         if math.isfinite(best.mean("test_ppl")):
-            seeds = _count(len(best.values("test_ppl")), "seed")
+            seeds = counted(len(best.values("test_ppl")), "seed")
             lines.append(f"Lowest test perplexity on {corpus}: {best.mean('test_ppl'):.2f}, {best.name} ({seeds}).")
     lines += _made_with([run for run in runs if run.results])
     return lines
@@ -276,7 +277,7 @@ def _mixed(corpora: Sequence[str]) -> list[str]:
 def _diverged(groups: Sequence[Group]) -> list[str]:
     """Return a sentence if any finished run has no finite test perplexity: means over seeds are then of the others."""
     counts = {group.name: len(group.finished) - len(group.values("test_ppl")) for group in groups}
-    said = [f"{name} ({_count(count, 'run')})" for name, count in counts.items() if count]
+    said = [f"{name} ({counted(count, 'run')})" for name, count in counts.items() if count]
     if not said:
         return []
     return [f"Means, deviations and differences leave out runs without a finite test perplexity: {', '.join(said)}."]
@@ -284,7 +285,3 @@ def _diverged(groups: Sequence[Group]) -> list[str]:
 
 def _present(table: Table | None) -> list[Table | Figures]:
     return [] if table is None else [table]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

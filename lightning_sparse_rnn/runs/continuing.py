@@ -15,7 +15,7 @@ from lightning_sparse_rnn.runs.config import written_config
 from lightning_sparse_rnn.runs.flat_config import differences
 from lightning_sparse_rnn.runs.folder import CHECKPOINTS, CONFIG, RESULTS, results_after
 from lightning_sparse_rnn.runs.old_configs import same_runs
-from lightning_sparse_rnn.utilities.durations import epochs_in_words
+from lightning_sparse_rnn.utilities.counting import counted
 
 __all__ = ["LENGTHENED", "Continued", "begin_longer", "compared", "shorter_runs_beside"]
 
@@ -59,14 +59,14 @@ def compared(folder: Path, config: DictConfig) -> Continued:
         )
     if now < planned:
         raise SystemExit(
-            f"{folder} holds a run of {epochs_in_words(planned)}, which cannot become one of {now}. Expected "
+            f"{folder} holds a run of {counted(planned, 'epoch')}, which cannot become one of {now}. Expected "
             f"trainer.max_epochs of at least {planned}. A shorter run is another: choose another place with "
             "output=FOLDER or name=NAME."
         )
     if find_last_good(folder / CHECKPOINTS) is None:
         if (folder / RESULTS).exists():
             raise SystemExit(
-                f"{folder} holds a finished run of {epochs_in_words(planned)}, and no checkpoint in {CHECKPOINTS}/ "
+                f"{folder} holds a finished run of {counted(planned, 'epoch')}, and no checkpoint in {CHECKPOINTS}/ "
                 f"from which one of {now} could go on. Choose another place with output=FOLDER or name=NAME."
             )
         return Continued(_noting(config, before))  # it had not come to the end of an epoch
@@ -79,7 +79,7 @@ def begin_longer(folder: Path, epochs: int, now: int) -> None:
     if (folder / RESULTS).exists():
         (folder / RESULTS).replace(kept)
     rank_zero_info(
-        f"This run was one of {epochs_in_words(epochs)} and goes on to {now}. What follows the number of epochs "
+        f"This run was one of {counted(epochs, 'epoch')} and goes on to {now}. What follows the number of epochs "
         f"(prune rate, sparsity, learning rate, the shares at which averages restart) follows that of {now} from here "
         f"on, so the run is not what {now} epochs from the start would have given."
         + (f" Its results so far are kept in {kept.name}." if kept.exists() else "")

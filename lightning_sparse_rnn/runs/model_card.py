@@ -17,7 +17,7 @@ from lightning_sparse_rnn.runs.continuing import LENGTHENED
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.reading import Run, read_run
-from lightning_sparse_rnn.utilities.durations import epochs_in_words
+from lightning_sparse_rnn.utilities.counting import counted
 
 __all__ = ["model_card", "training_command"]
 
@@ -74,7 +74,7 @@ A recurrent language model trained by the method `{method}` of the package `ligh
 {table}
 
 A unigram model of the same text has a test perplexity of {run.results["unigram_ppl"]:.2f}. Trained for
-{epochs_in_words(run.results["epochs"])} from seed {run.seed}, with {_versions(run.results)}.
+{counted(run.results["epochs"], "epoch")} from seed {run.seed}, with {_versions(run.results)}.
 {noted}
 ## Use
 

@@ -12,7 +12,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.utilities.durations import duration, epochs_in_words
+from lightning_sparse_rnn.utilities.counting import counted
+from lightning_sparse_rnn.utilities.durations import duration
 
 __all__ = ["EpochLines", "PerplexityProgressBar", "TimeLeft"]
 
@@ -76,7 +77,7 @@ class EpochLines(Checkpoint):
         parts.append(duration(time.monotonic() - self._epoch_began))
         # A number of epochs, which begins with 1; epochs have numbers from 0, in tables, too.
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        how_many = f"{done} of {epochs_in_words(epochs)}" if epochs and epochs > 0 else epochs_in_words(done)
+        how_many = f"{done} of {counted(epochs, 'epoch')}" if epochs and epochs > 0 else counted(done, "epoch")
         left = self._left.said(trainer, 1.0)
         print(f"After {how_many}: {', '.join(parts)}{left and f'; {left} left'}", flush=True)
 
@@ -103,7 +104,7 @@ class TimeLeft:
         if share is None or share >= 1.0:
             return ""
         epochs = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        parts = [f"{epochs} epoch{'s' if epochs > 1 else ''}"] if epochs > 0 else []
+        parts = [counted(epochs, "epoch")] if epochs > 0 else []
         if share > self._share:
             spent = time.monotonic() - self._began
             parts.append(duration(spent * (1.0 - share) / (share - self._share)))

@@ -1,8 +1,8 @@
-"""Lengths of time, and numbers of epochs, in words."""
+"""Lengths of time in words."""
 
 from __future__ import annotations
 
-__all__ = ["duration", "epochs_in_words"]
+__all__ = ["duration"]
 
 
 def duration(seconds: float) -> str:
@@ -22,12 +22,3 @@ def duration(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(f"{number} {name}" for name, number in parts)
-
-
-def epochs_in_words(number: int) -> str:
-    """Return a number of epochs as a person would say it.
-
-    >>> epochs_in_words(1), epochs_in_words(18)
-    ('1 epoch', '18 epochs')
-    """
-    return f"{number} epoch" if number == 1 else f"{number} epochs"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_sparse_rnn.utilities.counting import counted
+
 __all__ = ["computed_on", "processor"]
 
 
@@ -28,5 +30,4 @@ def computed_on(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return f"{device.type} of {processor()}"
-    threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{processor()}, {counted(torch.get_num_threads(), 'thread')}"

@@ -31,7 +31,8 @@ MISTAKES = {
     "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",
     "seed=one": "Expected seed to be a whole number of at least 0, got 'one'.",
     "trainer.max_epochs=three": "Expected trainer.max_epochs to be a whole number of at least -1, got 'three'.",
-    "name=a/b": "Expected name to be one that a folder can have, without / and \\, with no dot in front",
+    "name=a/b": "Expected name to be one that a folder can have, without / and \\, with no dot in front and of at most "
+    "255 bytes, got 'a/b'. Where runs go is output=FOLDER.",
     "init_from=nowhere": "There is no checkpoint nowhere.",
     "method.growth=nowhere.rule": "Cannot import `growth` 'nowhere.rule': No module named 'nowhere'.",
 }
