@@ -46,11 +46,11 @@ def _run(config: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from lightning_sparse_rnn.runs.folder import RESULTS
+    from lightning_sparse_rnn.runs.folder import RESULTS, from_here
     from lightning_sparse_rnn.runs.jobs import Jobs
 
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder = from_here(Path(hydra_config.runtime.output_dir))
     try:
         if hydra_config.mode != RunMode.MULTIRUN:
             with told_plainly(_COMMAND):

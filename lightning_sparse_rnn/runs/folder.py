@@ -18,6 +18,7 @@ __all__ = [
     "PICTURE",
     "RESULTS",
     "TOPOLOGY",
+    "from_here",
     "kept_masks",
     "masks_after",
     "masks_at_start",
@@ -47,6 +48,12 @@ LOCK = ".lock"
 EXPORTED = "weights.sparse.pt"
 #: The model card beside them; hubs find it by this name.
 CARD = "README.md"
+
+
+def from_here(folder: Path) -> Path:
+    """Return the path as one would type it: relative to the working directory, if the folder is below that."""
+    here = Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder
 
 
 def results_after(folder: Path, epochs: int) -> Path:

@@ -64,8 +64,8 @@ def test_an_interrupted_run_goes_on_to_the_numbers_of_the_whole_one(
 ) -> None:
     train_as_then("interrupted", monkeypatch)
     said = capsys.readouterr().out
-    assert "Going on from " in said
-    assert "interrupted/checkpoints/last.ckpt" in said
+    assert "Going on from interrupted/checkpoints/last.ckpt.\n" in said
+    assert "Everything is in interrupted\n" in said
     whole, resumed = (json.loads((before / run / "results.json").read_text()) for run in ("finished", "interrupted"))
     for results in (whole, resumed):
         del results["seconds"], results["versions"]
@@ -86,7 +86,7 @@ def test_a_finished_run_is_finished(
 ) -> None:
     monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *args, **kwargs: pytest.fail("trained again"))
     train_as_then("finished", monkeypatch)
-    assert "This run is finished" in capsys.readouterr().out
+    assert "This run is finished: finished/results.json." in capsys.readouterr().out
 
 
 def test_its_test_perplexity_is_what_it_was(before: Path, capsys: pytest.CaptureFixture[str]) -> None:

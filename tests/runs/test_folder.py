@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from lightning_sparse_rnn.runs import folder
-from lightning_sparse_rnn.runs.folder import kept_masks, masks_after
+from lightning_sparse_rnn.runs.folder import from_here, kept_masks, masks_after
 
 PACKAGE = Path(__file__).parents[2] / "lightning_sparse_rnn"
 
@@ -20,6 +22,14 @@ def test_kept_masks_are_found_in_order_with_the_epochs_trained(tmp_path: Path) -
         (3, "0002.npz"),
         (12, "0011.npz"),
     ]
+
+
+def test_a_folder_is_named_from_here_where_it_is_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert from_here(tmp_path / "here" / "runs" / "default") == Path("runs/default")
+    for elsewhere in (tmp_path / "here", tmp_path / "there", Path("runs")):
+        assert from_here(elsewhere) == elsewhere
 
 
 def test_every_name_stands_once_in_code() -> None:
