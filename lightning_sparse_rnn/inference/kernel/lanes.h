@@ -75,9 +75,13 @@ INLINE Lanes expand(const T* values, uint32_t mask) {
 #elif defined(__AVX512F__)
 
 constexpr int WIDEST = 24, GROUPS = 2;
+constexpr bool TRANSPOSES = true;
 using Lanes = __m512;
 INLINE Lanes load(const float* from) { return _mm512_loadu_ps(from); }
 INLINE void store(float* to, Lanes v) { _mm512_storeu_ps(to, v); }
+INLINE void store_some(float* to, Lanes v, int count) {
+  count < LANES ? _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), v) : store(to, v);
+}
 INLINE Lanes multiply_add(Lanes v, float x, Lanes sum) { return _mm512_fmadd_ps(v, _mm512_set1_ps(x), sum); }
 INLINE Lanes multiply(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 INLINE Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
@@ -255,6 +259,12 @@ INLINE Lanes expand(const T* values, uint32_t mask) {
 #endif
 
 #if defined(PORTABLE) || !defined(__AVX512F__)
+constexpr bool TRANSPOSES = false;
+INLINE void store_some(float* to, Lanes v, int count) {
+  float all[LANES];
+  store(all, v);
+  for (int i = 0; i < std::min(count, LANES); ++i) to[i] = all[i];
+}
 INLINE void transpose(Lanes (&all)[LANES]) {
   float before[LANES * LANES], after[LANES];
   for (int i = 0; i < LANES; ++i) store(before + i * LANES, all[i]);

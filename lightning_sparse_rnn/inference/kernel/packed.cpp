@@ -14,11 +14,9 @@ struct Lstm {
   static void step(const float* gates, const float* inputs, const float*, float* c, float* after, int64_t size) {
 #pragma omp simd
     for (int64_t j = 0; j < size; ++j) {
-      const float i = sigmoid(gates[j] + inputs[j]), f = sigmoid(gates[size + j] + inputs[size + j]);
-      const float g = tangent(gates[2 * size + j] + inputs[2 * size + j]);
-      const float o = sigmoid(gates[3 * size + j] + inputs[3 * size + j]);
-      c[j] = f * c[j] + i * g;
-      after[j] = o * tangent(c[j]);
+      const float f = sigmoid(gates[size + j] + inputs[size + j]);
+      c[j] = f * c[j] + gated_tangent(gates[j] + inputs[j], gates[2 * size + j] + inputs[2 * size + j]);
+      after[j] = gated_tangent(gates[3 * size + j] + inputs[3 * size + j], c[j]);
     }
   }
 };

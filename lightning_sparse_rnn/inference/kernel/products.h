@@ -21,9 +21,9 @@ namespace {
 // So many bytes ahead of what is read, values are fetched from memory.
 constexpr int AHEAD = 1024;
 // Of many vectors: so many columns are expanded at once, into at most 24 KB; so many groups one after the other are
-// multiplied with the same part of x, of at most so many vectors, and their sums take 512 KB. Every thread has memory of
+// multiplied with the same part of x, of at most so many vectors, and their sums take 256 KB. Every thread has memory of
 // this size, and all together have one for the vectors.
-constexpr int64_t COLUMNS = 192, BLOCK = 16, VECTORS = 512;
+constexpr int64_t COLUMNS = 192, BLOCK = 16, VECTORS = 256;
 
 // Reads a group's weights, column by column or four columns at a time. Where the four begin is counted from one word of
 // 64 bits, so that none has to wait for the one before.
@@ -60,13 +60,6 @@ struct Group {
     values += __builtin_popcountll(bits);
     masks += 4;
   }
-  // The next columns, `apart` numbers from one to the next.
-  void next(int64_t columns, float* to, int64_t apart) {
-    int64_t column = 0;
-    for (; column + 4 <= columns; column += 4)
-      four([&](int i, const Lanes& weights) __attribute__((always_inline)) { store(to + (column + i) * apart, weights); });
-    for (; column < columns; ++column) store(to + column * apart, one());
-  }
 };
 
 // What is written of a group's sums for one vector: sum · scale + bias.
@@ -76,15 +69,17 @@ struct Output {
   const float* scales;
   const float* bias;
 
+  // A group of 16 rows.
+  INLINE void write_whole(int64_t group, int64_t vector, Lanes sum) const {
+    const int64_t row = group * LANES;
+    if (scales) sum = multiply(sum, load(scales + row));
+    if (bias) sum = add(sum, load(bias + row));
+    store(y + vector * rows + row, sum);
+  }
   INLINE void write(int64_t group, int64_t vector, Lanes sum) const {
     const int64_t row = group * LANES, live = rows - row;
+    if (live >= LANES) return write_whole(group, vector, sum);
     float* to = y + vector * rows + row;
-    if (live >= LANES) {
-      if (scales) sum = multiply(sum, load(scales + row));
-      if (bias) sum = add(sum, load(bias + row));
-      store(to, sum);
-      return;
-    }
     float each[LANES];
     store(each, sum);
     for (int64_t i = 0; i < live; ++i) to[i] = each[i] * (scales ? scales[row + i] : 1) + (bias ? bias[row + i] : 0);
@@ -130,7 +125,16 @@ template <int WIDTH>
 void turn(const float* x, int64_t apart, int vectors, int64_t columns, float* to) {
   const float* from[WIDTH];
   UNROLLED for (int i = 0; i < WIDTH; ++i) from[i] = x + std::min(i, vectors - 1) * apart;
-  for (int64_t column = 0; column < columns; ++column, to += WIDTH) {
+  int64_t column = 0;
+  if (TRANSPOSES && WIDTH > 1)
+    for (; column + LANES <= columns; column += LANES)
+      UNROLLED for (int first = 0; first < WIDTH; first += LANES) {
+        Lanes all[LANES];
+        UNROLLED for (int i = 0; i < LANES; ++i) all[i] = load(first + i < WIDTH ? from[first + i] + column : NONE);
+        transpose(all);
+        UNROLLED for (int i = 0; i < LANES; ++i) store_some(to + (column + i) * WIDTH + first, all[i], WIDTH - first);
+      }
+  for (to += column * WIDTH; column < columns; ++column, to += WIDTH) {
     UNROLLED for (int i = 0; i < WIDTH; ++i) to[i] = from[i][column];
   }
 }
@@ -152,8 +156,8 @@ void few(const float* x, const Group<T>& weight, const int64_t* starts, const Sh
   }
 }
 
-// Many vectors. They are turned, tile by tile. Some columns of a panel, which is a few groups, are expanded into the
-// processor's cache and multiplied with one tile after the other.
+// Many vectors. They are turned, tile by tile. Some columns of a panel, which is a few groups, are multiplied with one tile
+// after the other, and meanwhile expanded into the processor's cache by the first one.
 
 // A length in even parts, at least one: each as long as the next one, or one shorter.
 struct Parts {
@@ -174,32 +178,70 @@ INLINE void with_width(int64_t width, const Use& use) {
   }
 }
 
-// sums (GROUPS, WIDTH, 16) += weights (columns, GROUPS, 16) times x (columns, WIDTH); from nothing if `first`.
-template <int WIDTH>
-void tile(const float* weights, const float* x, int64_t columns, float* sums, bool first) {
+// Where a tile's sums come from and go to.
+struct Sums {
+  float* memory;         // (GROUPS, WIDTH, 16)
+  bool first;            // they begin with nothing, otherwise with what is in memory
+  const Output* output;  // where they go to in the end; nothing if they go back to memory
+  int64_t group, vector;
+  const float* next;  // where the next vectors' sums go to, 16 for each group; they are fetched meanwhile
+  int64_t apart;      // from one of these vectors to the one after it
+};
+
+// sums += weights (columns, GROUPS, 16) times x (columns, WIDTH). The weights of one column after the other are what `next`
+// fills in.
+template <int WIDTH, class Next>
+INLINE void tile(Next next, const float* x, int64_t columns, const Sums& sums) {
   Lanes sum[GROUPS][WIDTH];
   UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < WIDTH; ++i) sum[g][i] = load(first ? NONE : sums + (g * WIDTH + i) * LANES);
+    UNROLLED for (int i = 0; i < WIDTH; ++i) sum[g][i] = load(sums.first ? NONE : sums.memory + (g * WIDTH + i) * LANES);
   }
   const auto add_column = [&]() __attribute__((always_inline)) {
     Lanes of_column[GROUPS];
-    UNROLLED for (int g = 0; g < GROUPS; ++g) of_column[g] = load(weights + g * LANES);
+    next(of_column);
     UNROLLED for (int i = 0; i < WIDTH; ++i) {
       UNROLLED for (int g = 0; g < GROUPS; ++g) sum[g][i] = multiply_add(of_column[g], x[i], sum[g][i]);
     }
-    weights += GROUPS * LANES;
     x += WIDTH;
   };
   int64_t column = 0;
-  // The sums of the next tile, which stand behind these, are fetched meanwhile.
   for (; column < std::min<int64_t>(columns, GROUPS * WIDTH); ++column) {
-    __builtin_prefetch(sums + (GROUPS * WIDTH + column) * LANES, 1);
+    __builtin_prefetch(sums.next + column / GROUPS * sums.apart + column % GROUPS * LANES, 1);
     add_column();
   }
   for (; column < columns; ++column) add_column();
   UNROLLED for (int g = 0; g < GROUPS; ++g) {
-    UNROLLED for (int i = 0; i < WIDTH; ++i) store(sums + (g * WIDTH + i) * LANES, sum[g][i]);
+    if (sums.output) {
+      UNROLLED for (int i = 0; i < WIDTH; ++i) sums.output->write_whole(sums.group + g, sums.vector + i, sum[g][i]);
+    } else {
+      UNROLLED for (int i = 0; i < WIDTH; ++i) store(sums.memory + (g * WIDTH + i) * LANES, sum[g][i]);
+    }
   }
+}
+
+// With weights that were expanded before.
+template <int WIDTH>
+void tile_of_expanded(const float* weights, const float* x, int64_t columns, const Sums& sums) {
+  tile<WIDTH>(
+      [&](Lanes(&to)[GROUPS]) __attribute__((always_inline)) {
+        UNROLLED for (int g = 0; g < GROUPS; ++g) to[g] = load(weights + g * LANES);
+        weights += GROUPS * LANES;
+      },
+      x, columns, sums);
+}
+
+// Expands the weights meanwhile, for the tiles after this one.
+template <int WIDTH, class T>
+void tile_and_expand(Group<T> (&groups)[GROUPS], float* expanded, const float* x, int64_t columns, const Sums& sums) {
+  Group<T> here[GROUPS];
+  std::copy_n(groups, GROUPS, here);
+  tile<WIDTH>(
+      [&](Lanes(&to)[GROUPS]) __attribute__((always_inline)) {
+        UNROLLED for (int g = 0; g < GROUPS; ++g) store(expanded + g * LANES, to[g] = here[g].one());
+        expanded += GROUPS * LANES;
+      },
+      x, columns, sums);
+  std::copy_n(here, GROUPS, groups);
 }
 
 // Numbers that begin with a line of the cache, which holds 16.
@@ -217,24 +259,8 @@ struct Panel {
   Group<T> groups[GROUPS];
   int64_t first, count;  // the first group, and how many there are: the last panel may have fewer
 
-  // Writes the strip's weights (columns, GROUPS, 16) to `expanded`; returns how many lines of the cache a group had.
-  int64_t expand(int64_t columns, float* expanded) {
-    const T* before = groups[0].values;
-    for (int g = 0; g < GROUPS; ++g) groups[g].next(columns, expanded + g * LANES, GROUPS * LANES);
-    return (groups[0].values - before) * int64_t(sizeof(T)) / 64 + 1;
-  }
-  // Fetches a part of the values that are expanded next.
-  void fetch(int64_t from, int64_t to) const {
-    for (int64_t line = from; line < to; ++line)
-      for (int g = 0; g < GROUPS; ++g)
-        __builtin_prefetch(reinterpret_cast<const char*>(groups[g].values) + line * 64);
-  }
-  // Fetches where `write` will write; a group's 16 numbers may stand in two lines.
-  void fetch_output(const Output& output, int64_t vector, int64_t width) const {
-    for (int64_t i = 0; i < width; ++i)
-      for (int64_t g = 0; g <= count; ++g)
-        __builtin_prefetch(output.y + (vector + i) * output.rows + (first + g) * LANES, 1);
-  }
+  // Whether all its rows are there to be written.
+  bool whole(const Output& output) const { return count == GROUPS && (first + count) * LANES <= output.rows; }
   // Not inlined, for the sake of its registers.
   __attribute__((noinline)) void write(const float* sums, Output output, int64_t vector, int64_t width) const {
     const int64_t from = first, to = first + count;
@@ -265,17 +291,24 @@ void many_of(const float* x, const Group<T>& weight, const int64_t* starts, cons
     const int64_t columns = strips.size(strip);
     const bool first = strip == 0, last = strip == strips.count - 1;
     for (int64_t p = 0; p < count; ++p) {
-      const Parts lines{panels[p].expand(columns, expanded), 1, tiles.count};
-      const Panel<T>& next = panels[(p + 1) % count];
       for (int64_t t = 0; t < tiles.count; ++t) {
-        const int64_t vector = tiles.first(t), width = tiles.size(t);
-        float* here = sums + (p * shape.vectors + vector) * GROUPS * LANES;
-        next.fetch(lines.first(t), lines.first(t + 1));
-        if (last) panels[p].fetch_output(output, vector, width);
+        const int64_t vector = tiles.first(t), width = tiles.size(t), after = vector + width;
+        const float* of_x = x + strips.first(strip) * shape.vectors + vector * columns;
+        float* memory = sums + (p * shape.vectors + vector) * GROUPS * LANES;
+        Sums to{memory, first, nullptr, panels[p].first, vector, memory + GROUPS * width * LANES, GROUPS * LANES};
+        if (last && panels[p].whole(output)) {
+          to.output = &output;
+          to.next = after < shape.vectors ? output.y + after * output.rows + panels[p].first * LANES
+                                          : output.y + (panels[p].first + GROUPS) * LANES;
+          to.apart = output.rows;
+        }
         with_width(width, [&](auto w) {
-          tile<w>(expanded, x + strips.first(strip) * shape.vectors + vector * columns, columns, here, first);
+          if (t == 0)
+            tile_and_expand<w>(panels[p].groups, expanded, of_x, columns, to);
+          else
+            tile_of_expanded<w>(expanded, of_x, columns, to);
         });
-        if (last) panels[p].write(here, output, vector, width);
+        if (last && !to.output) panels[p].write(memory, output, vector, width);
       }
     }
   }
