@@ -55,6 +55,9 @@ class Kernel:
         self.recurrence = functions.packed_recurrence
         self.recurrence.argtypes = [*[_POINTER] * 9, *[_INT] * 3, *[_SIZE] * 3, _INT]
         self.recurrence.restype = None
+        self.sequence = functions.packed_sequence
+        self.sequence.argtypes = [*[_POINTER] * 13, *[_INT] * 3, *[_SIZE] * 4, _INT]
+        self.sequence.restype = None
         self.pack = functions.pack_weight
         self.pack.argtypes = [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER]
         self.pack.restype = None

@@ -15,12 +15,15 @@ from torch import Tensor
 
 from lightning_sparse_rnn.inference.build import Kernel, kernel
 
-__all__ = ["KINDS", "MODES", "packed_linear", "packed_recurrence", "packed_rows"]
+__all__ = ["KINDS", "MODES", "Parts", "packed_linear", "packed_recurrence", "packed_rows", "packed_sequence", "watched"]
 
 #: What the kernel calls the values' dtypes.
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 #: What it calls recurrences, in torch's words.
 MODES = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
+
+#: A weight's masks, values, starts and scales.
+Parts = tuple[Tensor, Tensor, Tensor, "Tensor | None"]
 
 # Of each mode, how many features of a step's input there are for one of its output.
 _GATES = (4, 3, 1, 1)
@@ -187,7 +190,7 @@ def packed_linear(
     x: Tensor, masks: Tensor, values: Tensor, starts: Tensor, scales: Tensor | None, bias: Tensor | None, rows: int
 ) -> Tensor:
     """Return x·weightᵀ + bias, (vectors, rows), for ``x`` of shape (vectors, columns)."""
-    call = torch.ops.lightning_sparse_rnn.packed_linear if _watched() else _linear
+    call = torch.ops.lightning_sparse_rnn.packed_linear if watched() else _linear
     result: Tensor = call(x, masks, values, starts, scales, bias, rows)
     return result
 
@@ -200,7 +203,7 @@ def packed_rows(
     Raises:
         IndexError: an index is out of range.
     """
-    call = torch.ops.lightning_sparse_rnn.packed_rows if _watched() else _rows
+    call = torch.ops.lightning_sparse_rnn.packed_rows if watched() else _rows
     result: Tensor = call(indices, masks, values, starts, scales, rows, columns)
     return result
 
@@ -227,12 +230,64 @@ def packed_recurrence(
         mode: one of ``MODES``.
         reverse: begin with the last step.
     """
-    call = torch.ops.lightning_sparse_rnn.packed_recurrence if _watched() else _recurrence
+    call = torch.ops.lightning_sparse_rnn.packed_recurrence if watched() else _recurrence
     result: tuple[Tensor, Tensor] = call(inputs, h, c, masks, values, starts, scales, bias, mode, reverse)
     return result
 
 
-def _watched() -> bool:
+def packed_sequence(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weight: Parts,
+    hidden: Parts,
+    bias: Tensor | None,
+    mode: int,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`packed_recurrence`, of ``x`` (time, columns, features) and the weight that it is multiplied with.
+
+    Each step multiplies its input and the state before at once. This is no operator, so not for where torch watches.
+
+    Args:
+        weight: of the input, with values of the hidden weight's dtype.
+        bias: both weights' biases, added up.
+        mode: one of ``MODES``, but not a GRU's, which does more than to add the two products.
+    """
+    steps, vectors, columns, size = x.size(0), x.size(1), weight[0].size(1), hidden[0].size(1)
+    rows = _GATES[mode] * size
+    _check("an input", x, steps, vectors, columns)
+    _check("a state", h, vectors, size)
+    _check("a cell state", c, vectors, size)
+    _check("a bias", bias, rows)
+    x, h, bias = x.contiguous(), h.contiguous(), bias if bias is None else bias.contiguous()
+    outputs = x.new_empty(steps, vectors, size)
+    cell = x.new_empty(0) if c is None else c.clone(memory_format=torch.contiguous_format)
+    _kernel().sequence(
+        x.data_ptr(),
+        h.data_ptr(),
+        None if c is None else cell.data_ptr(),
+        *_addresses(weight),
+        *_addresses(hidden),
+        None if bias is None else bias.data_ptr(),
+        outputs.data_ptr(),
+        mode,
+        reverse,
+        KINDS[hidden[1].dtype],
+        steps,
+        vectors,
+        columns,
+        size,
+        torch.get_num_threads() if vectors * rows * size >= _WORTH_THREADS else 1,
+    )
+    return outputs, cell
+
+
+def _addresses(parts: Parts) -> tuple[int | None, ...]:
+    return tuple(None if part is None else part.data_ptr() for part in parts)
+
+
+def watched() -> bool:
     """Whether torch is to see an operator: it compiles, exports, traces or transforms what runs.
 
     Otherwise the kernel is called at once, since on its way through torch's registry a call takes as long as the

@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.inference.build import Kernel, kernel
-from lightning_sparse_rnn.inference.operators import KINDS, packed_linear, packed_recurrence, packed_rows
+from lightning_sparse_rnn.inference.operators import (
+    KINDS,
+    packed_linear,
+    packed_recurrence,
+    packed_rows,
+    packed_sequence,
+)
 from lightning_sparse_rnn.utilities.finite import check_finite
 
 __all__ = ["SMALLEST", "Packed", "PackedRows", "pack", "sparse_enough", "worth_packing"]
@@ -113,6 +119,14 @@ class Packed(nn.Module):
         """As :func:`~.operators.packed_recurrence`, with this as the hidden weight."""
         self._check_unchanged()
         return packed_recurrence(inputs, h, c, *self._parts, bias, mode, reverse)
+
+    def sequence(
+        self, x: Tensor, weight: Packed, h: Tensor, c: Tensor | None, bias: Tensor | None, mode: int, reverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As :func:`~.operators.packed_sequence`, with this as the hidden weight and ``weight`` as the input's."""
+        self._check_unchanged()
+        weight._check_unchanged()
+        return packed_sequence(x, h, c, weight._parts, self._parts, bias, mode, reverse)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows of the weight, (..., columns), for ``indices`` (...).

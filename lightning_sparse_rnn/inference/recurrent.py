@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_sparse_rnn.inference.layers import PackedLayer, dense, product
-from lightning_sparse_rnn.inference.operators import MODES
+from lightning_sparse_rnn.inference.operators import MODES, watched
 from lightning_sparse_rnn.inference.packing import Packed
 from lightning_sparse_rnn.models.kernels.linear import made_into_a_graph
 
@@ -22,9 +21,9 @@ Weight = Packed | Tensor
 State = tuple[Tensor, ...]
 # Torch's own layer is faster than products step by step with a hidden weight that is not packed, from so many steps on.
 _LONG = 16
-# And its LSTM than packed products, for a hidden weight of fewer positions than this, so many columns, and in all steps
-# at least one column for so many positions. Measured for 256 to 1000 units.
-_SMALL, _COLUMNS, _POSITIONS = 1 << 21, 24, 500
+# For so many columns a step's input and the state before are faster multiplied at once, than all inputs first. Measured
+# for 256 to 650 units.
+_TOGETHER = 25
 # From the input's share of the gates and the state before to the state after.
 Step = Callable[[Tensor, State], State]
 
@@ -68,23 +67,36 @@ def _step(mode: str, hidden: Weight, bias: Tensor | None, projection: Weight | N
 
 
 def _whole_sequence(
-    mode: str, hidden: Packed, inputs: Tensor, state: State, bias_hh: Tensor | None, backwards: bool
+    mode: str,
+    weights: tuple[Weight, Packed],
+    biases: tuple[Tensor | None, Tensor | None],
+    x: Tensor,
+    state: State,
+    backwards: bool,
 ) -> tuple[Tensor, State]:
-    """All steps at once: the outputs (steps, columns, features) and the last state."""
+    """All steps at once, with the input's and the hidden weight: outputs and the last state.
+
+    ``x`` and the outputs are (steps, columns, features).
+    """
+    (weight, hidden), bias = weights, _input_bias(mode, *biases)
     h, c = state if mode == "LSTM" else (state[0], None)
-    outputs, cell = hidden.recurrence(inputs, h, c, bias_hh if mode == "GRU" else None, MODES[mode], backwards)
+    of_mode = MODES[mode]
+    if isinstance(weight, Packed) and _better_together(mode, weight, hidden, x.size(1)):
+        outputs, cell = hidden.sequence(x, weight, h, c, bias, of_mode, backwards)
+    else:
+        of_hidden = biases[1] if mode == "GRU" else None
+        outputs, cell = hidden.recurrence(product(x, weight, bias), h, c, of_hidden, of_mode, backwards)
     last = outputs[0 if backwards else -1].clone()
     return outputs, (last,) if c is None else (last, cell)
 
 
-def _better_dense(mode: str, hidden: Weight, steps: int, columns: int) -> bool:
-    """Whether torch's own layer is faster, with the time that it takes to make its weights dense."""
-    if made_into_a_graph():  # which keeps weights packed, and takes any number of columns
-        return False
-    if isinstance(hidden, Tensor):
-        return steps >= _LONG
-    positions = math.prod(hidden.shape)
-    return mode == "LSTM" and positions < _SMALL and columns >= _COLUMNS and steps * columns * _POSITIONS >= positions
+def _better_together(mode: str, weight: Packed, hidden: Packed, columns: int) -> bool:
+    """Whether a step's input and the state before are to be multiplied at once.
+
+    Not for a GRU, which does more than to add their products, nor where torch is to see operators.
+    """
+    one_kind = weight.values.dtype == hidden.values.dtype
+    return not watched() and columns >= _TOGETHER and mode != "GRU" and one_kind
 
 
 def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:
@@ -198,13 +210,13 @@ class PackedRecurrent(PackedLayer):
         hidden, backwards = self.weight_of(f"weight_hh_{name}"), name.endswith("_reverse")
         as_long = x.dim() == 3
         at_once = as_long and projection is None
-        if at_once and _better_dense(self.mode, hidden, len(sizes), sizes[0]):
-            weights = [dense(each) for each in (self.weight_of(f"weight_ih_{name}"), hidden)]
-            biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
-            return _by_torch(self.mode, [*weights, *biases], x, state, backwards)
-        gates = product(x, self.weight_of(f"weight_ih_{name}"), _input_bias(self.mode, bias_ih, bias_hh))
+        weight = self.weight_of(f"weight_ih_{name}")
         if at_once and isinstance(hidden, Packed):
-            return _whole_sequence(self.mode, hidden, gates, state, bias_hh, backwards)
+            return _whole_sequence(self.mode, (weight, hidden), (bias_ih, bias_hh), x, state, backwards)
+        if at_once and isinstance(hidden, Tensor) and len(sizes) >= _LONG and not made_into_a_graph():
+            biases = [] if bias_ih is None or bias_hh is None else [bias_ih, bias_hh]
+            return _by_torch(self.mode, [dense(weight), hidden, *biases], x, state, backwards)
+        gates = product(x, weight, _input_bias(self.mode, bias_ih, bias_hh))
         inputs = gates.unbind() if as_long else gates.split(sizes)
         step = _step(self.mode, hidden, bias_hh, projection)
         order = range(len(sizes))
@@ -261,13 +273,13 @@ class PackedCell(PackedLayer):
             before = (state,) if isinstance(state, Tensor) else tuple(state)
             _check_state(self, before, shapes)
         bias_ih, bias_hh = (self._parameters.get(f"bias_{side}") for side in ("ih", "hh"))
-        inputs = product(x, self.weight_of("weight_ih"), _input_bias(self.mode, bias_ih, bias_hh))
-        hidden = self.weight_of("weight_hh")
+        weight, hidden = self.weight_of("weight_ih"), self.weight_of("weight_hh")
         if isinstance(hidden, Packed):
-            parts = (part.view(-1, self.hidden_size) for part in before)
-            rows = inputs.view(1, -1, inputs.size(-1))
-            _, after = _whole_sequence(self.mode, hidden, rows, tuple(parts), bias_hh, False)
+            parts = tuple(part.view(-1, self.hidden_size) for part in before)
+            rows = x.view(1, -1, x.size(-1))
+            _, after = _whole_sequence(self.mode, (weight, hidden), (bias_ih, bias_hh), rows, parts, False)
             after = tuple(part.view_as(before[0]) for part in after)
         else:
+            inputs = product(x, weight, _input_bias(self.mode, bias_ih, bias_hh))
             after = _step(self.mode, hidden, bias_hh)(inputs, before)
         return after if self.mode == "LSTM" else after[0]

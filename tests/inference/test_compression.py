@@ -102,7 +102,7 @@ def test_cells(kind: type[nn.RNNCellBase], bias: bool) -> None:
     cell = sparse(kind(20, 30, bias=bias))
     packed = small(cell)
     with torch.no_grad():
-        for x in (torch.randn(4, 20), torch.randn(20)):
+        for x in (torch.randn(4, 20), torch.randn(20), torch.randn(30, 20)):
             state = cell(x)
             assert close(packed(x), state)
             assert close(packed(x, state), cell(x, state))

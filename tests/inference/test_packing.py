@@ -121,12 +121,39 @@ def test_every_path_steps_as_the_portable_one(path: str, mode: int) -> None:
     assert torch.allclose(*results, atol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", [0, 2, 3])
+@pytest.mark.parametrize("path", runnable())
+def test_every_path_steps_from_its_input_as_from_the_inputs_product(path: str, mode: int, dtype: torch.dtype) -> None:
+    steps, size, gates = 3, 21, (4, 3, 1, 1)[mode]
+    rows, hidden = gates * size, pack(weight(gates * size, size), dtype)
+    for columns, vectors in ((16, 25), (261, 61), (37, 300)):  # more columns than a strip has, more vectors than a part
+        own = pack(weight(rows, columns), dtype)
+        x, bias = torch.randn(steps, vectors, columns), torch.randn(rows)
+        h, c = torch.randn(vectors, size), torch.randn(vectors, size)
+        inputs = x @ own.dense().t() + bias
+        for reverse in (False, True):
+            expected, expected_cell = hidden.recurrence(inputs, h, None if mode else c, None, mode, reverse)
+            outputs, cell = torch.full((steps, vectors, size), torch.nan), c.clone()
+            for threads in (1, 2):
+                cell.copy_(c)
+                load_kernel(path).sequence(
+                    x.data_ptr(), h.data_ptr(), None if mode else cell.data_ptr(), *addresses(own), *addresses(hidden),
+                    bias.data_ptr(), outputs.data_ptr(), mode, reverse, KINDS[dtype],
+                    steps, vectors, columns, size, threads,
+                )  # fmt: skip
+                assert torch.allclose(outputs, expected, atol=1e-5, rtol=1e-5)
+                assert mode or torch.allclose(cell, expected_cell, atol=1e-5, rtol=1e-5)
+
+
+def addresses(packed: Packed) -> list[int | None]:
+    return [None if part is None else part.data_ptr() for part in packed._parts]
+
+
 def multiplied(path: str, packed: Packed, x: Tensor, bias: Tensor, threads: int = 1) -> Tensor:
     y = torch.full((len(x), packed.shape[0]), torch.nan)
-    parts = [packed.masks, packed.values, packed.starts]
-    scales = None if packed.scales is None else packed.scales.data_ptr()
     load_kernel(path).linear(
-        x.data_ptr(), *(part.data_ptr() for part in parts), scales, bias.data_ptr(), y.data_ptr(),
+        x.data_ptr(), *addresses(packed), bias.data_ptr(), y.data_ptr(),
         KINDS[packed.values.dtype], len(x), *packed.shape, threads,
     )  # fmt: skip
     return y

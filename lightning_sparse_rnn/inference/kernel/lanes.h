@@ -2,16 +2,19 @@
 //
 //   Lanes                          16 numbers
 //   load, store                    16 that stand together in memory
+//   store_some(to, v, count)       the first `count` of them, or all
 //   multiply_add(v, x, sum)        v · x + sum for each of the 16
 //   multiply(a, b), add(a, b)
 //   expand(values, mask)           the next values at the set bits of the mask, 0 at the others; reads up to 16 values
 //   expand_four(values, bits, to)  the same for four columns, where there are instructions for it; reads up to 64
 //   transpose(all)                 16 times 16 numbers: the first of each, then the second of each, and so on
+//   TRANSPOSES                     whether that is faster than number by number
 //   WIDEST                         of how many vectors the sums fit into registers
 //   GROUPS                         how many groups of 16 rows a tile has
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 

@@ -2,15 +2,17 @@
 // through ctypes.
 
 #include "activations.h"
-#include "products.h"
+#include "many.h"
 
 namespace {
 
 // How a cell's state follows from gates (its product with the state), inputs (the input's share of the gates, biases
-// included) and the state before; rows of the gates in torch's order. h may not be written before it is read.
+// included) and the state before; rows of the gates in torch's order. h may not be written before it is read. ADDS: both
+// are only added.
 
 struct Lstm {
   static constexpr int GATES = 4;
+  static constexpr bool ADDS = true;
   static void step(const float* gates, const float* inputs, const float*, float* c, float* after, int64_t size) {
 #pragma omp simd
     for (int64_t j = 0; j < size; ++j) {
@@ -23,6 +25,7 @@ struct Lstm {
 
 struct Gru {
   static constexpr int GATES = 3;
+  static constexpr bool ADDS = false;
   static void step(const float* gates, const float* inputs, const float* h, float*, float* after, int64_t size) {
 #pragma omp simd
     for (int64_t j = 0; j < size; ++j) {
@@ -35,6 +38,7 @@ struct Gru {
 
 struct Tanh {
   static constexpr int GATES = 1;
+  static constexpr bool ADDS = true;
   static void step(const float* gates, const float* inputs, const float*, float*, float* after, int64_t size) {
 #pragma omp simd
     for (int64_t j = 0; j < size; ++j) after[j] = tangent(gates[j] + inputs[j]);
@@ -43,6 +47,7 @@ struct Tanh {
 
 struct Relu {
   static constexpr int GATES = 1;
+  static constexpr bool ADDS = true;
   static void step(const float* gates, const float* inputs, const float*, float*, float* after, int64_t size) {
 #pragma omp simd
     for (int64_t j = 0; j < size; ++j) {
@@ -53,46 +58,69 @@ struct Relu {
 };
 
 struct Steps {
-  const float* inputs;   // (steps, vectors, gates · size)
   const float* h;        // (vectors, size), before the first step
   float* c;              // the same, or nothing; written over
   float* outputs;        // (steps, vectors, size)
   int64_t steps, vectors, size;
   int reversed;          // whether the last step comes first
+
+  // Calls use with each step's first row in (steps, vectors, …), and the outputs of the step before.
+  template <class Use>
+  void each(Use use) const {
+    const float* before = h;
+    for (int64_t step = 0; step < steps; ++step) {
+      const int64_t at = (reversed ? steps - 1 - step : step) * vectors;
+      use(at, before);
+      before = outputs + at * size;
+    }
+  }
+  // `inputs`: the first vector's, and how many numbers further the next one's begin.
+  template <class Cell>
+  void step(int64_t at, const float* before, const float* gates, const float* inputs, int64_t apart) const {
+    for (int64_t v = 0; v < vectors; ++v)
+      Cell::step(gates + v * Cell::GATES * size, inputs + v * apart, before + v * size, c ? c + v * size : nullptr,
+                 outputs + (at + v) * size, size);
+  }
 };
 
+// inputs (steps, vectors, gates · size): the input's share of the gates.
 template <class Cell, class T>
-void recurrence(const Steps& all, const Group<T>& weight, const int64_t* starts, const float* scales, const float* bias,
-                int threads) {
-  const int64_t size = all.size, rows = Cell::GATES * size;
+void recurrence(const Steps& all, const float* inputs, Product<T> hidden, const float* bias, int threads) {
+  const int64_t rows = Cell::GATES * all.size;
   std::unique_ptr<float[]> gates(new float[all.vectors * rows]);
-  const Shape shape{all.vectors, rows, size};
-  const Output output{gates.get(), rows, scales, bias};
-  const float* before = all.h;
-  for (int64_t step = 0; step < all.steps; ++step) {
-    const int64_t at = (all.reversed ? all.steps - 1 - step : step) * all.vectors;
-    linear(before, weight, starts, shape, output, threads);
-    for (int64_t v = 0; v < all.vectors; ++v)
-      Cell::step(gates.get() + v * rows, all.inputs + (at + v) * rows, before + v * size,
-                 all.c ? all.c + v * size : nullptr, all.outputs + (at + v) * size, size);
-    before = all.outputs + at * size;
-  }
+  all.each([&](int64_t at, const float* before) {
+    hidden.x = before;
+    linear(hidden, all.vectors, Output{gates.get(), rows, hidden.scales, bias}, threads);
+    all.step<Cell>(at, before, gates.get(), inputs + at * rows, rows);
+  });
+}
+
+// Of a step's input and the state before at once, where a cell adds their products: no step's gates go through memory.
+template <class Cell, class T>
+void sequence(const Steps& all, Product<T> input, Product<T> hidden, const float* bias, int threads) {
+  const int64_t rows = Cell::GATES * all.size;
+  std::unique_ptr<float[]> gates(new float[all.vectors * rows]), nothing(new float[rows]());
+  const float* x = input.x;
+  all.each([&](int64_t at, const float* before) {
+    input.x = x + at * input.columns;
+    hidden.x = before;
+    const Product<T> both[] = {input, hidden};
+    many(both, 2, all.vectors, Output{gates.get(), rows, nullptr, bias}, threads);
+    all.step<Cell>(at, before, gates.get(), nothing.get(), 0);
+  });
 }
 
 // One row of the weight.
 template <class T>
-void row_of(int64_t row, const uint16_t* masks, const T* values, const int64_t* starts, const float* scales,
-            int64_t columns, float* to) {
-  const int64_t group = row / LANES;
+void row_of(int64_t row, const Product<T>& all, float* to) {
+  Group<T> group = all.group(row / LANES);
   const int lane = row % LANES;
-  const float scale = scales ? scales[row] : 1.0f;
-  const T* next = values + starts[group];
-  masks += group * columns;
-  for (int64_t column = 0; column < columns; ++column) {
-    const uint32_t mask = masks[column];
-    const float value = widen(next[__builtin_popcount(mask & ((1u << lane) - 1))]);
+  const float scale = all.scales ? all.scales[row] : 1.0f;
+  for (int64_t column = 0; column < all.columns; ++column) {
+    const uint32_t mask = *group.masks++;
+    const float value = widen(group.values[__builtin_popcount(mask & ((1u << lane) - 1))]);
     to[column] = (mask >> lane & 1) ? value * scale : 0.0f;
-    next += __builtin_popcount(mask);
+    group.values += __builtin_popcount(mask);
   }
 }
 
@@ -125,54 +153,84 @@ void group_of(Group<T> group, const float* scales, int64_t columns, float* to) {
 
 // Rows by their indices. Where 16 indices in a row name a whole group, as for a whole weight, it is expanded at once.
 template <class T>
-void rows_of(const int64_t* indices, const Group<T>& weight, const int64_t* starts, const float* scales, int64_t count,
-             int64_t columns, float* out, int threads) {
+void rows_of(const int64_t* indices, const Product<T>& all, int64_t count, float* out, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < count; i += LANES) {
     const int64_t end = std::min<int64_t>(i + LANES, count), group = indices[i] / LANES;
     int64_t same = i;
     while (same < end && indices[same] == group * LANES + same - i) ++same;
     if (same == i + LANES) {
-      const Group<T> here{weight.values + starts[group], weight.masks + group * columns};
-      group_of(here, scales ? scales + group * LANES : nullptr, columns, out + i * columns);
+      group_of(all.group(group), all.scales ? all.scales + group * LANES : nullptr, all.columns, out + i * all.columns);
       continue;
     }
-    for (int64_t each = i; each < end; ++each)
-      row_of(indices[each], weight.masks, weight.values, starts, scales, columns, out + each * columns);
+    for (int64_t each = i; each < end; ++each) row_of(indices[each], all, out + each * all.columns);
   }
+}
+
+// Calls use with a number of the kind that values are of: 0 float32, 1 bfloat16, 2 int8.
+template <class Use>
+void with_kind(int kind, const Use& use) {
+  kind == 0 ? use(float()) : kind == 1 ? use(Bfloat16()) : use(int8_t());
+}
+
+// Calls use with a cell: 0 LSTM, 1 GRU, 2 RNN with tanh, 3 RNN with ReLU.
+template <class Use>
+void with_cell(int mode, const Use& use) {
+  mode == 0 ? use(Lstm()) : mode == 1 ? use(Gru()) : mode == 2 ? use(Tanh()) : use(Relu());
+}
+
+// The product of a weight with x.
+template <class T>
+Product<T> product(const float* x, const uint16_t* masks, const void* values, const int64_t* starts, const float* scales,
+                   int64_t columns) {
+  return {x, {static_cast<const T*>(values), masks}, starts, scales, columns};
 }
 
 }  // namespace
 
-// kind: 0 float32, 1 bfloat16, 2 int8.
 extern "C" void packed_linear(const float* x, const uint16_t* masks, const void* values, const int64_t* starts,
                               const float* scales, const float* bias, float* y, int kind, int64_t vectors,
                               int64_t rows, int64_t columns, int threads) {
-  const Shape shape{vectors, rows, columns};
-  const Output output{y, rows, scales, bias};
-#define OF(T) linear(x, Group<T>{static_cast<const T*>(values), masks}, starts, shape, output, threads)
-  kind == 0 ? OF(float) : kind == 1 ? OF(Bfloat16) : OF(int8_t);
-#undef OF
+  with_kind(kind, [&](auto number) {
+    const auto all = product<decltype(number)>(x, masks, values, starts, scales, columns);
+    linear(all, vectors, {y, rows, scales, bias}, threads);
+  });
 }
 
-// mode: 0 LSTM, 1 GRU, 2 RNN with tanh, 3 RNN with ReLU.
 extern "C" void packed_recurrence(const float* inputs, const float* h, float* c, const uint16_t* masks,
                                   const void* values, const int64_t* starts, const float* scales, const float* bias,
                                   float* outputs, int mode, int reversed, int kind, int64_t steps, int64_t vectors,
                                   int64_t size, int threads) {
-  const Steps all{inputs, h, c, outputs, steps, vectors, size, reversed};
-#define OF(CELL, T) recurrence<CELL>(all, Group<T>{static_cast<const T*>(values), masks}, starts, scales, bias, threads)
-#define BY(CELL) kind == 0 ? OF(CELL, float) : kind == 1 ? OF(CELL, Bfloat16) : OF(CELL, int8_t)
-  mode == 0 ? BY(Lstm) : mode == 1 ? BY(Gru) : mode == 2 ? BY(Tanh) : BY(Relu);
-#undef BY
-#undef OF
+  with_kind(kind, [&](auto number) {
+    const auto hidden = product<decltype(number)>(nullptr, masks, values, starts, scales, size);
+    with_cell(mode, [&](auto cell) {
+      const Steps all{h, c, outputs, steps, vectors, size, reversed};
+      recurrence<decltype(cell)>(all, inputs, hidden, bias, threads);
+    });
+  });
+}
+
+// As packed_recurrence, of x (steps, vectors, columns) and its weight, which is named first. Both are of one kind.
+extern "C" void packed_sequence(const float* x, const float* h, float* c, const uint16_t* x_masks, const void* x_values,
+                                const int64_t* x_starts, const float* x_scales, const uint16_t* masks,
+                                const void* values, const int64_t* starts, const float* scales, const float* bias,
+                                float* outputs, int mode, int reversed, int kind, int64_t steps, int64_t vectors,
+                                int64_t columns, int64_t size, int threads) {
+  with_kind(kind, [&](auto number) {
+    const auto input = product<decltype(number)>(x, x_masks, x_values, x_starts, x_scales, columns);
+    const auto hidden = product<decltype(number)>(nullptr, masks, values, starts, scales, size);
+    with_cell(mode, [&](auto cell) {
+      const Steps all{h, c, outputs, steps, vectors, size, reversed};
+      if constexpr (decltype(cell)::ADDS) sequence<decltype(cell)>(all, input, hidden, bias, threads);
+    });
+  });
 }
 
 extern "C" void packed_rows(const int64_t* indices, const uint16_t* masks, const void* values, const int64_t* starts,
                             const float* scales, float* out, int kind, int64_t count, int64_t columns, int threads) {
-#define OF(T) rows_of(indices, Group<T>{static_cast<const T*>(values), masks}, starts, scales, count, columns, out, threads)
-  kind == 0 ? OF(float) : kind == 1 ? OF(Bfloat16) : OF(int8_t);
-#undef OF
+  with_kind(kind, [&](auto number) {
+    rows_of(indices, product<decltype(number)>(nullptr, masks, values, starts, scales, columns), count, out, threads);
+  });
 }
 
 // Fills masks and, as float32, values, which has room for one more than there are.
