@@ -33,9 +33,10 @@ _ELSEWHERE = (*ELSEWHERE, "hydra")
 def run_name(overrides: Iterable[str], output: str | None = None, name: str | None = None) -> str:
     """Return the name of a run's folder: ``name``, or its overrides, those first that runs are compared by.
 
-    Overrides that say where a run goes, or what it shows and logs, are no part of the name, nor are groups that go
-    without saying: ``model.network.hidden_size=200`` is ``hidden_size=200``. Of a path there is the last part, and for
-    other characters than a folder's name should have a dash. A name from which the overrides could not be told, or that
+    Overrides that say where a run goes, or what it shows and logs, are no part of the name, nor is the sweep that it
+    belongs to, which gives each of its runs overrides of their own, nor are groups that go without saying:
+    ``model.network.hidden_size=200`` is ``hidden_size=200``. Of a path there is the last part, and for other
+    characters than a folder's name should have a dash. A name from which the overrides could not be told, or that
     would be too long, ends in a hash of them. A path makes one name, however it is written.
 
     Args:
@@ -54,7 +55,8 @@ def run_name(overrides: Iterable[str], output: str | None = None, name: str | No
     for old in (_name(told), old_run_name(overrides)):
         if output is not None and _is_possible(old) and (Path(output) / old / CONFIG).is_file():
             return old
-    return _name([(sign, key, one_path(value) if key in PATHS else value) for sign, key, value in told])
+    now = [(sign, key, one_path(value) if key in PATHS else value) for sign, key, value in told]
+    return _name([each for each in now if each[1] != "sweep"])
 
 
 def _name(told: Iterable[tuple[str, str, str]]) -> str:

@@ -44,6 +44,8 @@ NAMES = {
     ("callbacks.averaging.restart_at=[]", "seed='3'"): "callbacks.averaging.restart_at=,seed=3",
     # One of two options that are called alike is not told by that alone.
     ("model.network.gain=1", "data.gain=2"): "model.network.gain=1,data.gain=2",
+    # What a sweep gives its runs are overrides of their own.
+    ("sweep=methods", "method=set", "seed=2"): "method=set,seed=2",
     # What shows and logs makes no other run.
     ("hydra.verbose=true", "hydra/launcher=joblib", "trainer.enable_progress_bar=false", "logger=csv"): "default",
     ("+logger._target_=my.Logger", "trainer.log_every_n_steps=1", "~callbacks.progress", "name=null"): "default",
@@ -103,6 +105,14 @@ def test_one_path_makes_one_name_and_runs_under_the_names_of_before_are_found(op
     (tmp_path / before / "config.yaml").touch()
     assert run_name([f"{option}=runs/a/"], str(tmp_path)) == before
     assert run_name([f"{option}=runs/a"], str(tmp_path)) == one
+
+
+def test_a_run_of_a_sweep_is_found_under_the_name_of_before(tmp_path: Path) -> None:
+    given, before = ["method=set", "seed=2", "sweep=methods"], "method=set,seed=2,sweep=methods"
+    assert run_name(given, str(tmp_path)) == "method=set,seed=2"
+    (tmp_path / before).mkdir()
+    (tmp_path / before / "config.yaml").touch()
+    assert run_name(given, str(tmp_path)) == before
 
 
 def test_a_name_of_many_bytes_is_cut_where_a_letter_ends(tmp_path: Path) -> None:
