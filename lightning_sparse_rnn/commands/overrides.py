@@ -38,10 +38,12 @@ class CommandLine(NamedTuple):
     Attributes:
         output: the folder of runs.
         runs: how many there will be; ``None`` if it is one, or nobody knows.
+        several: whether ``-m`` makes one for each combination of values.
     """
 
     output: Path
     runs: int | None = None
+    several: bool = False
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
@@ -83,7 +85,7 @@ def checked(arguments: Sequence[str]) -> CommandLine:
     if named["name"] is not None:
         check_name(named["name"])
     output = _DEFAULT if "${" in str(named["output"]) else _writable(Path(named["output"]))
-    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if several else None)
+    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if several else None, several)
 
 
 def _composed(overrides: Sequence[Override]) -> dict[str, Any]:

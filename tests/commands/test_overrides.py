@@ -72,7 +72,7 @@ def test_what_hydra_takes_passes_and_names_the_folder_of_runs(tmp_path: Path) ->
         ["experiment=ptb_small", "~callbacks.progress", f"output={tmp_path}"],
     ):
         assert checked(given).output == tmp_path
-    assert checked([]) == (Path("runs"), None)
+    assert checked([]) == (Path("runs"), None, False)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -94,7 +94,8 @@ def test_the_number_of_runs_is_known_where_hydra_itself_makes_them(tmp_path: Pat
         "-m method=glob(*)": None,
         "-m prune_rate=interval(0.1,0.2)": None,
     }.items():
-        assert checked([*given.split(), f"output={tmp_path}"]).runs == runs, given
+        found = checked([*given.split(), f"output={tmp_path}"])
+        assert (found.runs, found.several) == (runs, "-m" in given or "MULTIRUN" in given), given
 
 
 def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
