@@ -28,6 +28,7 @@ __all__ = [
     "cut",
     "label_ends",
     "log_perplexity",
+    "lone",
     "marked_line",
     "panel_axes",
     "panel_title",
@@ -122,6 +123,11 @@ def marked_line(index: int) -> dict[str, Any]:
     """Return the looks of a line with a marker at each point: no two alike among the first 18."""
     marker = _MARKERS[index // len(STYLES) % len(_MARKERS)]
     return {"marker": marker, "markersize": 4, **STYLES[index % len(STYLES)]}
+
+
+def lone(points: Sequence[Any]) -> dict[str, Any]:
+    """Return the looks of a line through ``points``: a marker where there is one of them, which is no line."""
+    return {"marker": "o", "markersize": 4} if len(points) == 1 else {}
 
 
 def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:

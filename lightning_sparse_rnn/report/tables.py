@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from lightning_sparse_rnn.report.table import Table
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
+    "NAMES",
     "accounting",
     "budgets",
     "comparisons",
@@ -24,6 +26,9 @@ __all__ = [
     "runs_table",
     "settings",
 ]
+
+#: What tables' names are, those of a corpus with a number where there are several.
+NAMES = re.compile(r"(comparison|differences)(_\d+)?|accounting|settings|runs|budgets|distances(_from_start)?")
 
 
 def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
