@@ -13,9 +13,9 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from lightning_sparse_rnn.runs.picture import ONE_SIZE, STYLES
+from lightning_sparse_rnn.runs.picture import ONE_SIZE, STYLES, count_epochs
 
 __all__ = [
     "DARK",
@@ -108,7 +108,7 @@ def panel_axes(title: str) -> tuple[Figure, Axes]:
     )
     panel_title(figure, title)
     axes.set_xlabel("epochs trained")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    count_epochs(axes, 6)
     axes.grid(alpha=0.25)
     bare(axes)
     return figure, axes

@@ -98,5 +98,6 @@ def test_one_epoch_is_a_mark_where_it_would_be_no_line(tmp_path: Path, monkeypat
         curves(group, {"selfish": [], "other": mean_curve(group, "val_ppl")}, curve_limits([group]))
     markers = [[line.get_marker() for line in figure.axes[0].lines] for figure in figures]
     assert markers == [["None"] * 3 + ["v"], ["o"] * 3]  # another method, validation, training, the first average
+    assert [tick for tick in figures[1].axes[0].get_xticks() if tick != round(tick)] == []
     low, high = figures[1].axes[0].get_ylim()
     assert all(low < value < high for line in figures[1].axes[0].lines for value in line.get_ydata())
