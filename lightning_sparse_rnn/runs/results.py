@@ -65,9 +65,10 @@ def summary(results: dict[str, Any]) -> str:
     """Return two lines that say how the run went."""
     began, unigram = results["averaging_began_epoch"], results["unigram_ppl"]
     beside = "" if unigram is None else f" (an add-one unigram model: {unigram:.2f})"
-    for name, words in (("test_ppl_known", "without unknown words"), ("test_bpc", "bits per character")):
+    tokens = "characters" if "test_bpc" in results else "words"  # of pieces of words none is unknown
+    for name, called in (("test_ppl_known", f"without unknown {tokens}"), ("test_bpc", "bits per character")):
         if name in results:
-            beside += f", {words} {results[name]:.2f}"
+            beside += f", {called} {results[name]:.2f}"
     return (
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, "
