@@ -168,8 +168,7 @@ def _plain(error: Exception, overrides: Sequence[Override]) -> Exception:
     """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        options = [option for option in error.options if option != "base"]
-        return ValueError(f"There is no {group}={name}.{near(name, options)} Known: {', '.join(options)}.")
+        return ValueError(f"There is no {group}={name}.{near(name, error.options)} Known: {', '.join(error.options)}.")
     said = str(error)
     for override in overrides:
         key, value = override.key_or_group, override.value()

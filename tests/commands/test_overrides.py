@@ -15,7 +15,8 @@ SAID = {
     "sparsty=0.5": r"There is no sparsty\. Did you mean sparsity\? Groups: data, .*Values: .*seed",
     "methd=set": r"There is no methd\. Did you mean method\?",
     "method=riggle": r"There is no method=riggle\. Did you mean rigl\? Known: deepr, dense, ",
-    "experiment=nothing": r"There is no experiment=nothing\. Known: (?!base)",
+    "experiment=nothing": r"There is no experiment=nothing\. Known: ptb_awd_lstm, ",
+    "data=base": r"There is no data=base\. Known: folder, ",
     "data.btpt=3": r"There is no data\.btpt\. Did you mean bptt\? In data: .*train_lines",
     "model.cuda_graph=false": r"There is no model\.cuda_graph\. Did you mean cuda_graphs\?",
     "model.network.fused_cell=true": r"There is no model\.network\.fused_cell\. Did you mean fused_cells\?",
@@ -140,5 +141,6 @@ def test_help_is_in_our_words_with_examples(
     assert sum(line.strip().startswith("sparse-rnn-train ") for line in said.splitlines()) >= 6
     assert "Hydra is" not in said
     assert "powered by" not in said.lower()
-    for group in ("method: deepr, dense", "optimizer: adam", "callbacks: default"):
+    for group in ("method: deepr, dense", "optimizer: adam", "callbacks: default", "data: folder, ptb, "):
         assert group in said
+    assert "base" not in said  # what configs share is no choice
