@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning_sparse_rnn.runs.folder import LOCK, remove_if_unused
-from lightning_sparse_rnn.utilities.durations import duration
+from lightning_sparse_rnn.utilities.durations import rough_duration
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 try:
@@ -220,7 +220,7 @@ class Jobs:
         if not took or left < 1:
             return f"[{ended}] {how}"
         at_once = len({note["process"] for note in notes})
-        return f"[{ended}] {how}; about {duration(left * sum(took) / len(took) / at_once)} left"
+        return f"[{ended}] {how}; {rough_duration(left * sum(took) / len(took) / at_once)} left"
 
     def summary(self) -> str:
         """Say what there is left to do, and what other processes have done; nothing if all went well in this one."""

@@ -13,7 +13,7 @@ from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.runs.companions import companion
 from lightning_sparse_rnn.utilities.counting import counted
-from lightning_sparse_rnn.utilities.durations import duration
+from lightning_sparse_rnn.utilities.durations import duration, rough_duration
 
 __all__ = ["EpochLines", "PerplexityProgressBar", "TimeLeft"]
 
@@ -107,7 +107,7 @@ class TimeLeft:
         parts = [counted(epochs, "epoch")] if epochs > 0 else []
         if share > self._share:
             spent = time.monotonic() - self._began
-            parts.append(duration(spent * (1.0 - share) / (share - self._share)))
+            parts.append(rough_duration(spent * (1.0 - share) / (share - self._share)))
         return ", ".join(parts)
 
 

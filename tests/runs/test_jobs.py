@@ -267,8 +267,8 @@ def test_how_far_a_sweep_is(
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == [
         "[1 of 5 runs] 1 done",
         "[2 of 5 runs] 2 done; about 5 min left",
-        "[3 of 5 runs] 3 done; about 6 min 40 s left",
-        "[4 of 5 runs] 3 done, 1 failed; about 3 min 20 s left",
+        "[3 of 5 runs] 3 done; about 7 min left",
+        "[4 of 5 runs] 3 done, 1 failed; about 3 min left",
         "[5 of 5 runs] 3 done, 1 running elsewhere, 1 failed",
     ]
     assert not (tmp_path / "runs").exists()
