@@ -189,8 +189,8 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
     table = Table(
         name="runs",
         title="Every run",
-        text="An unfinished run goes on when its command is given again. The epoch in which averaging began is counted "
-        "from 0, as in results.json.",
+        text="An unfinished run goes on when its command is given again. Averaging began: in which epoch, the first of "
+        "which is 1.",
         columns=["method", "seed", "test", "validation", "epochs", "averaging began", "remarks", "folder"],
     )
     seeds = Counter((group.name, repr(run.seed)) for group in groups for run in group.runs)
@@ -210,7 +210,7 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
                 _rounded(results.get("test_ppl"), 2),
                 _rounded(results.get("val_ppl"), 2),
                 len(run.metrics),
-                began,
+                began + 1 if isinstance(began, int) else None,
                 "; ".join(remarks),
                 str(run.folder),
             ]

@@ -14,7 +14,7 @@ from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
-from lightning_sparse_rnn.utilities.counting import counted
+from lightning_sparse_rnn.utilities.counting import counted, ordinal
 from lightning_sparse_rnn.utilities.processor import computed_on
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def summary(results: dict[str, Any]) -> str:
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, "
         f"{counted(results['epochs'], 'epoch')} in {results['seconds']:.0f} s, averaging "
-        + ("never began" if began is None else f"began in epoch {began}")
+        + ("never began" if began is None else f"began in the {ordinal(began + 1)}")
     )
 
 
