@@ -5,7 +5,7 @@
     python -m benchmarks.screening --root FOLDER base best --seeds 1 2 3
     python -m benchmarks.screening --table                          # of the runs there are
 
-All variants have at most the paper's 21.78 M live weights, and averages from epoch 28 on. Each run is one of
+All variants have at most the paper's 21.78 M live weights, and averages after 28 epochs. Each run is one of
 `sparse-rnn-train` in a folder of its own: finished runs are not made again, and one that was broken off goes on from
 its last finished epoch, on another machine too if its folder, whose files have at most 100 MB, was brought there. With
 `--minutes` no run begins that would not end in time, by what the longest so far took, and one that is late all the same

@@ -18,7 +18,7 @@ __all__ = ["Record", "Variant", "check_lengths", "merged", "read_records", "reco
 
 _HEAD = (
     "| name | what | validation perplexity | beside | difference, seed by seed | live weights |"
-    " off the plateau in epoch |\n" + "|---" * 7 + "|"
+    " epochs on the plateau |\n" + "|---" * 7 + "|"
 )
 
 
@@ -48,7 +48,7 @@ class Record:
         val_ppl: perplexity of the validation text.
         live_weights: how many weights were live at its end.
         epochs: how many it had.
-        left_plateau: the first epoch in which training was better than context-free frequencies are; None: none was.
+        left_plateau: after how many epochs training was better than context-free frequencies are; None: never.
         machine: what it was computed on.
         torch: the version.
         date: the day on which it ended.

@@ -9,7 +9,7 @@
 The text is the first 10,000 lines of the Penn Treebank with its 2,000 most frequent words, all others `<unk>`; the
 network a 2×300 LSTM. Embedding, recurrent matrices and decoder have the proportions that they have in the paper's
 66 M weights, which a small network with all of the words has not: there the embedding outweighs the rest. 67 % sparse,
-16 epochs, averaging from epoch 11 in all runs. Each variant is compared with another one of the same seed, the one that
+16 epochs, averaging after 11 in all runs. Each variant is compared with another one of the same seed, the one that
 it changes one thing of.
 
 Each run is one of `sparse-rnn-train`: runs that are finished are not made again, one that fails does not end the

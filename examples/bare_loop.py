@@ -35,5 +35,5 @@ if __name__ == "__main__":
             loss = nn.functional.cross_entropy(scores, validation[1])
             accuracy = (scores.argmax(1) == validation[1]).float().mean()
         optimizer.observe(loss)  # from when this returns True, `averaged_weights` shows averages
-        print(f"epoch {epoch}: loss {loss:.3f}, accuracy {accuracy:.3f}, averaging {optimizer.averaging}")
+        print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {accuracy:.3f}, averaging {optimizer.averaging}")
     print(f"{topology.live_weights} of {topology.total_weights} weights live: {topology.gate_densities()}")

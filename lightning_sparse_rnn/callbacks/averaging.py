@@ -18,6 +18,7 @@ from lightning_sparse_rnn.callbacks.compatibility import refuse_unsupported
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume, load_unrounded
 from lightning_sparse_rnn.callbacks.running_statistics import RunningStatistics, layers_with_statistics
 from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.counting import ordinal
 
 __all__ = ["NonMonotonicAveraging"]
 
@@ -220,8 +221,8 @@ class NonMonotonicAveraging(Callback):
                 if self._began_epoch is None:
                     self._began_epoch = trainer.current_epoch
                 rank_zero_info(
-                    f"Epoch {trainer.current_epoch}: {self.monitor} {metric:.4f} is worse than the best of all but the "
-                    "last validations. Averaging begins."
+                    f"In the {ordinal(trainer.current_epoch + 1)} epoch {self.monitor} {metric:.4f} is worse than the "
+                    "best of all but the last validations. Averaging begins."
                 )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+
+from lightning_sparse_rnn.utilities.finite import first_not_finite
 
 __all__ = ["StepGradients"]
 
@@ -85,7 +86,7 @@ class StepGradients:
                 "The rules of this sparse training look at the gradient of every weight, inactive ones too, and these "
                 f"parameters have a sparse one: {', '.join(sparse)}. Make the embedding with `sparse=False`."
             )
-        if finite and not all(bool(torch.isfinite(gradient).all()) for gradient in found.values()):
+        if finite and first_not_finite({name: found[parameter] for name, parameter in own.items()}) is not None:
             return None
         settled = {*found, *self._found, *self._resting}
         self._missing = [name for name, parameter in named.items() if parameter in trained and parameter not in settled]

@@ -38,10 +38,12 @@ class CommandLine(NamedTuple):
     Attributes:
         output: the folder of runs.
         runs: how many there will be; ``None`` if it is one, or nobody knows.
+        several: whether ``-m`` makes one for each combination of values.
     """
 
     output: Path
     runs: int | None = None
+    several: bool = False
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
@@ -83,7 +85,7 @@ def checked(arguments: Sequence[str]) -> CommandLine:
     if named["name"] is not None:
         check_name(named["name"])
     output = _DEFAULT if "${" in str(named["output"]) else _writable(Path(named["output"]))
-    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if several else None)
+    return CommandLine(output, _count(overrides, named["hydra"]["sweeper"]) if several else None, several)
 
 
 def _composed(overrides: Sequence[Override]) -> dict[str, Any]:
@@ -166,8 +168,7 @@ def _plain(error: Exception, overrides: Sequence[Override]) -> Exception:
     """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        options = [option for option in error.options if option != "base"]
-        return ValueError(f"There is no {group}={name}.{near(name, options)} Known: {', '.join(options)}.")
+        return ValueError(f"There is no {group}={name}.{near(name, error.options)} Known: {', '.join(error.options)}.")
     said = str(error)
     for override in overrides:
         key, value = override.key_or_group, override.value()

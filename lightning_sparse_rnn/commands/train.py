@@ -32,7 +32,7 @@ def main() -> None:
         sys.argv[1:] = arranged(sys.argv[1:])
         with told_plainly(_COMMAND):
             given = checked(sys.argv[1:])
-        with Jobs.of_a_command(given.output, given.runs) as jobs:
+        with Jobs.of_a_command(*given) as jobs:
             hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(_run)()
             if left := jobs.summary():
                 print(left, flush=True)

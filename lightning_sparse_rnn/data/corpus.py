@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_sparse_rnn.data.texts import EOS, UNKNOWN, Texts
-from lightning_sparse_rnn.data.tokens import TOKENS, Pieces, choose, join, learn_pieces, split
+from lightning_sparse_rnn.data.tokens import CALLED, TOKENS, Pieces, choose, join, learn_pieces, split
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["Corpus", "Vocabulary", "cached_corpus", "unigram_perplexity"]
@@ -100,6 +100,11 @@ class Vocabulary:
 
     def __hash__(self) -> int:
         return hash(self.tokens)
+
+    @property
+    def called(self) -> str:
+        """What messages call its tokens: words, characters or pieces of words."""
+        return CALLED[self.kind]
 
     @property
     def fingerprint(self) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 from lightning_sparse_rnn.data.texts import EOS, UNKNOWN
 
-__all__ = ["TOKENS", "Pieces", "choose", "join", "learn_pieces", "split", "tokenize"]
+__all__ = ["CALLED", "TOKENS", "Pieces", "choose", "join", "learn_pieces", "split", "tokenize"]
 
+#: What tokens are called, by the way in which text is cut.
+CALLED = {"words": "words", "characters": "characters", "bpe": "pieces of words"}
 #: The ways to cut text.
-TOKENS = ("words", "characters", "bpe")
+TOKENS = tuple(CALLED)
 
 
 def tokenize(text: str) -> list[str]:

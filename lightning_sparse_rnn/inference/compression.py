@@ -20,7 +20,7 @@ from lightning_sparse_rnn.models.awd_lstm import WeightDropLSTM
 from lightning_sparse_rnn.models.highway import HighwayLayer
 from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.ordered_neurons import OrderedNeuronsLayer
-from lightning_sparse_rnn.utilities.finite import first_not_finite
+from lightning_sparse_rnn.utilities.finite import NotFiniteError
 
 __all__ = ["REPLACED", "compress", "compress_where_it_pays", "held_bytes", "replaced"]
 
@@ -91,10 +91,7 @@ def compress(module: Module, dtype: torch.dtype | None = None, smallest: int | N
     weights = _worth_packing(module, smallest)
     if not weights:
         _nothing_to_pack(module)
-    made = {id(weight): weight for weight in weights.values()}
-    names = {id(weight): name for name, weight in reversed(weights.items())}
-    packed = {key: pack(weight, dtype, names[key]) for key, weight in made.items()}  # a tied weight once
-    return replaced(module, {name: packed[id(weight)] for name, weight in weights.items()})
+    return replaced(module, _packed(weights, dtype))
 
 
 def compress_where_it_pays(module: Module) -> Module:
@@ -102,7 +99,10 @@ def compress_where_it_pays(module: Module) -> Module:
     if kernel() is None or any(p.device.type != "cpu" or p.dtype != torch.float32 for p in module.parameters()):
         return module
     weights = _worth_packing(module)
-    return compress(module) if weights and first_not_finite(weights) is None else module
+    try:
+        return replaced(module, _packed(weights, torch.float32)) if weights else module
+    except NotFiniteError:  # of a run that has diverged
+        return module
 
 
 def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
@@ -166,6 +166,18 @@ def _worth_packing(module: nn.Module, smallest: int | None = None) -> dict[str, 
         for name, weight in _matrices(layer)
         if worth(layer, weight)
     }
+
+
+def _packed(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Packed]:
+    """Weights by name, a tied one packed once.
+
+    Raises:
+        NotFiniteError: one has NaN or infinities.
+    """
+    made = {id(weight): weight for weight in weights.values()}
+    names = {id(weight): name for name, weight in reversed(weights.items())}
+    packed = {key: pack(weight, dtype, names[key]) for key, weight in made.items()}
+    return {name: packed[id(weight)] for name, weight in weights.items()}
 
 
 def _check_kind(module: nn.Module) -> None:

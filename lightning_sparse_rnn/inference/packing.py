@@ -252,7 +252,7 @@ def pack(weight: Tensor, dtype: torch.dtype = torch.float32, name: str = "a weig
         name: of the weight, for the message.
 
     Raises:
-        ValueError: the weight has NaN or infinities.
+        NotFiniteError: the weight has NaN or infinities.
     """
     weight = weight.detach().contiguous()
     check_finite({name: weight})

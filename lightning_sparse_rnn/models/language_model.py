@@ -18,7 +18,7 @@ from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.kernels.recorded_pass import Pass
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
 from lightning_sparse_rnn.models.learning_rate import scaled_lr
-from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, measures, tests_untrained
+from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, counted_tokens, measures, tests_untrained
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
 from lightning_sparse_rnn.utilities.checks import check_whole
@@ -213,7 +213,7 @@ class LanguageModel(pl.LightningModule):
         state = map_state(lambda part: part.to(self.device), self._before.state)
         regularised = (self.hparams["ar"], self.hparams["tar"])
         objective, loss, state = self._recorder.run(self, self._train_on, regularised, tokens, targets, state)
-        self.train_loss.update(loss, targets.numel())
+        self.train_loss.update(loss, counted_tokens(targets))
         self._after = _Carried(state, self.train_loss.total, self.train_loss.tokens)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.trainer.global_step + 1) % every == 0:
@@ -265,7 +265,7 @@ class LanguageModel(pl.LightningModule):
             self._eval_state = None
         tokens, targets = batch
         _, loss, self._eval_state = self._recorder.run(self, self._evaluate_on, (), tokens, targets, self._eval_state)
-        metric.update(loss, targets.numel())
+        metric.update(loss, counted_tokens(targets))
 
     def _evaluate_on(self, tokens: Tensor, targets: Tensor, state: State) -> Pass:
         output = self(tokens, state)

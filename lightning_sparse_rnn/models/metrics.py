@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["UNKNOWN_ID", "TokenMean", "measures", "tests_untrained"]
+from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED
+
+__all__ = ["UNKNOWN_ID", "TokenMean", "counted_tokens", "measures", "tests_untrained"]
 
 #: What a `TextDataModule` makes of a token that the training text does not have.
 UNKNOWN_ID = 0
@@ -31,7 +33,7 @@ class TokenMean(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("tokens", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, mean: Tensor, tokens: int) -> None:
+    def update(self, mean: Tensor, tokens: int | Tensor) -> None:
         """Add a batch of `tokens` tokens whose mean is `mean`."""
         # Not in place: whoever holds the old sums (to save them) keeps them.
         self.total = self.total + mean.detach().float() * tokens
@@ -47,6 +49,11 @@ class TokenMean(Metric):
         self.update(torch.zeros_like(self.total), 0)
         self.total = total.to(self.total.device)
         self.tokens = tokens.to(self.tokens.device)
+
+
+def counted_tokens(targets: Tensor) -> Tensor:
+    """Of how many targets a loss is the mean: all but those that are ignored."""
+    return (targets.long() != IGNORED).sum()  # a byte is never -100
 
 
 def measures(stage: str, loss: Tensor, data: Any) -> dict[str, Tensor]:

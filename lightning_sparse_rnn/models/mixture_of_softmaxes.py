@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
 from lightning_sparse_rnn.models.dropout import locked_dropout
-from lightning_sparse_rnn.models.kernels.mixture_loss import mixture_loss
+from lightning_sparse_rnn.models.kernels.linear import Linear
+from lightning_sparse_rnn.models.kernels.mixture_loss import mixture_loss, mixture_loss_by_calls
+from lightning_sparse_rnn.models.kernels.untouched import untouched
 from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
 
 __all__ = ["AWDLSTMMoS"]
@@ -76,12 +78,15 @@ class AWDLSTMMoS(AWDLSTM):
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)
         rows = latent.flatten(0, -3), log_prior.flatten(0, -2)
+        targets = targets.flatten().long()
+        if not _is_linear(self.decoder):
+            return mixture_loss_by_calls(*rows, self.decoder, self.vocab_size, targets)
         # A decoder of packed weights lends its rows. Reading `weight` lays all of them out anew, which many rows repay.
         lend: Any = getattr(self.decoder, "some_rows", None)
         products_alone = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
         lent = lend is not None and products_alone and len(rows[0]) * self.experts <= _LENT
         weight = lend() if lent else self.decoder.weight
-        return mixture_loss(*rows, weight, self.decoder.bias, targets.flatten())
+        return mixture_loss(*rows, weight, self.decoder.bias, targets)
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         latent, log_prior = self._experts(hidden)
@@ -102,3 +107,12 @@ class AWDLSTMMoS(AWDLSTM):
             latent = locked_dropout(latent, self.dropout_latent, self.training)
         log_prior = F.log_softmax(self.prior(hidden), dim=-1)
         return latent.unflatten(-1, (self.experts, -1)), log_prior
+
+
+def _is_linear(decoder: nn.Module) -> bool:
+    """Whether its weights say it all: a layer that somebody has replaced, hooked or patched is to be called.
+
+    A parametrised one is linear with the weight that it shows, and so is a packed one, which lends its rows.
+    """
+    plain = type(decoder).forward in (Linear.forward, nn.Linear.forward) and decoder.bias is not None
+    return untouched(decoder) and (plain or hasattr(decoder, "some_rows"))

@@ -101,7 +101,7 @@ class Network(nn.Module, ABC):
 
         Args:
             hidden: `Output.hidden`, (time, columns, features).
-            targets: the tokens that follow, (time, columns).
+            targets: the tokens that follow, (time, columns). What is -100 counts for nothing, as in torch.
         """
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         if torch.is_grad_enabled():

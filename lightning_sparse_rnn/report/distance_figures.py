@@ -8,7 +8,6 @@ from typing import Any
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from lightning_sparse_rnn.report.figure_style import (
     GREY,
@@ -20,6 +19,7 @@ from lightning_sparse_rnn.report.figure_style import (
     label_ends,
     marked_line,
 )
+from lightning_sparse_rnn.runs.picture import count_epochs
 
 __all__ = ["distance_map", "distances_from_start", "shade"]
 
@@ -66,7 +66,7 @@ def distances_from_start(moves: Mapping[str, Sequence[tuple[int, float]]]) -> Dr
     axes.set_xlabel("epochs trained")
     axes.set_ylabel("distance (0: the same)")
     axes.set_ylim(-0.02, 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count_epochs(axes)
     axes.grid(alpha=0.25)
     figure.suptitle("Distance of a run's topology from its first", x=0.01, ha="left")
     bare(axes)

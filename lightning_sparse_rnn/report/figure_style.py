@@ -13,9 +13,9 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from lightning_sparse_rnn.runs.picture import ONE_SIZE, STYLES
+from lightning_sparse_rnn.runs.picture import ONE_SIZE, STYLES, count_epochs
 
 __all__ = [
     "DARK",
@@ -28,6 +28,7 @@ __all__ = [
     "cut",
     "label_ends",
     "log_perplexity",
+    "lone",
     "marked_line",
     "panel_axes",
     "panel_title",
@@ -107,7 +108,7 @@ def panel_axes(title: str) -> tuple[Figure, Axes]:
     )
     panel_title(figure, title)
     axes.set_xlabel("epochs trained")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    count_epochs(axes, 6)
     axes.grid(alpha=0.25)
     bare(axes)
     return figure, axes
@@ -122,6 +123,11 @@ def marked_line(index: int) -> dict[str, Any]:
     """Return the looks of a line with a marker at each point: no two alike among the first 18."""
     marker = _MARKERS[index // len(STYLES) % len(_MARKERS)]
     return {"marker": marker, "markersize": 4, **STYLES[index % len(STYLES)]}
+
+
+def lone(points: Sequence[Any]) -> dict[str, Any]:
+    """Return the looks of a line through ``points``: a marker where there is one of them, which is no line."""
+    return {"marker": "o", "markersize": 4} if len(points) == 1 else {}
 
 
 def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:

@@ -12,6 +12,7 @@ from lightning_sparse_rnn.report.groups import group_runs
 from lightning_sparse_rnn.report.page import Report, as_html
 from lightning_sparse_rnn.report.sections import build
 from lightning_sparse_rnn.report.table import as_csv, as_markdown, shown
+from lightning_sparse_rnn.report.tables import NAMES
 from lightning_sparse_rnn.runs.reading import read_run
 from lightning_sparse_rnn.utilities.whole_files import write_text
 
@@ -30,7 +31,8 @@ def write_report(
     Args:
         folders: the runs' folders.
         output: an existing folder. It gets ``report.html``, ``report.md``, a CSV file for each table, and
-            ``distances.json``, from which the next report takes distances of topologies that were measured before.
+            ``distances.json``, from which the next report takes distances of topologies that were measured before. CSV
+            files of an earlier report there, whose tables this one does not have, are removed.
         seconds: how long to measure distances of topologies.
         problems: sentences that the report begins with, such as those on paths where there are no runs.
     """
@@ -38,12 +40,21 @@ def write_report(
     groups = group_runs([run for run in runs if run.settings])
     distances = measure(groups, Meter(seconds, output / "distances.json"))
     made = build(groups, [run for run in runs if not run.settings], distances, problems)
+    earlier = _tables_in(output)
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     write_text(output / PAGE, as_html(made, now, __version__))
     write_text(output / "report.md", _markdown(made))
-    for table in made.tables:
-        write_text(output / f"{table.name}.csv", as_csv(table))
+    written = {output / f"{table.name}.csv": as_csv(table) for table in made.tables}
+    for path, content in written.items():
+        write_text(path, content)
+    for path in earlier - written.keys():
+        path.unlink(missing_ok=True)
     return made
+
+
+def _tables_in(folder: Path) -> set[Path]:
+    """Return the CSV files of the report in a folder; none if there is no report, and they are someone else's."""
+    return {path for path in folder.glob("*.csv") if NAMES.fullmatch(path.stem)} if (folder / PAGE).exists() else set()
 
 
 def _markdown(made: Report) -> str:

@@ -12,9 +12,9 @@ from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = ["Group", "by_corpus", "differing_settings", "group_runs", "settings_of"]
 
-# Where files lie and what a run computes on; the name of a recipe, whose settings are compared one by one; and what
-# configs offer to methods, which have it among their own settings where they take it.
-_ASIDE = ("output", "data.cache_dir", "data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
+# Where the text lies, whose name is compared, and what a run computes on; the name of a recipe, whose settings are
+# compared one by one; and what configs offer to methods, which have it among their own settings where they take it.
+_ASIDE = ("data.root", "trainer.accelerator", "trainer.devices", "chosen.experiment")
 _OFFERED = ("sparsity", "prune_rate")
 _ABSENT = "—"
 

@@ -19,6 +19,7 @@ from lightning_sparse_rnn.report.figure_style import (
     cut,
     label_ends,
     log_perplexity,
+    lone,
     marked_line,
     panel_axes,
 )
@@ -81,15 +82,15 @@ def curves(
     figure, axes = panel_axes(group.name)
     for name, points in others.items():
         if name != group.name and points:
-            axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=0.7)
+            axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=0.7, **lone(points))
     averaged = [point for run in group.runs if (point := first_averaged(run.metrics)) is not None]
     trained = mean_curve(group, "train_ppl")
     for run in group.runs:
         points = column(run.metrics, "val_ppl")
         if points:
-            axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.3, alpha=0.85)
+            axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.3, alpha=0.85, **lone(points))
     if trained:
-        axes.plot(*zip(*trained, strict=True), color="black", linewidth=1, linestyle=":")
+        axes.plot(*zip(*trained, strict=True), color="black", linewidth=1, linestyle=":", **lone(trained))
     if averaged:
         axes.plot(*zip(*averaged, strict=True), "v", color="black", markersize=5)
     axes.set_ylabel("perplexity (log scale)")

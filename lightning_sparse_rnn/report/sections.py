@@ -103,8 +103,14 @@ def _perplexity(groups: Sequence[Group], left_out: list[str]) -> list[Table | Fi
         )
         blocks.append(Figures("Against sparsity", text, [perplexity_figures.over_sparsity(groups)]))
     trained = [group for group in groups if any(run.metrics for run in group.runs)]
-    if trained:
-        shown = _first(trained, _MOST_PANELS, "among the curves", left_out)
+    drawn = [group for group in trained if perplexity_figures.curve_limits([group])]
+    if empty := [group.name for group in _without(trained, drawn)]:
+        left_out.append(
+            f"{len(empty)} of {len(trained)} methods among the curves: {', '.join(empty)}, without any finite "
+            "perplexity after the first epoch."
+        )
+    if drawn:
+        shown = _first(drawn, _MOST_PANELS, "among the curves", left_out)
         means = {group.name: perplexity_figures.mean_curve(group, "val_ppl") for group in shown}
         limits = perplexity_figures.curve_limits(shown)
         text = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from lightning_sparse_rnn.report.table import Table
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
+    "NAMES",
     "accounting",
     "budgets",
     "comparisons",
@@ -24,6 +26,9 @@ __all__ = [
     "runs_table",
     "settings",
 ]
+
+#: What tables' names are, those of a corpus with a number where there are several.
+NAMES = re.compile(r"(comparison|differences)(_\d+)?|accounting|settings|runs|budgets|distances(_from_start)?")
 
 
 def comparisons(groups: Sequence[Group]) -> dict[str, Table]:
@@ -184,8 +189,8 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
     table = Table(
         name="runs",
         title="Every run",
-        text="An unfinished run goes on when its command is given again. The epoch in which averaging began is counted "
-        "from 0, as in results.json.",
+        text="An unfinished run goes on when its command is given again. Averaging began: in which epoch, the first of "
+        "which is 1.",
         columns=["method", "seed", "test", "validation", "epochs", "averaging began", "remarks", "folder"],
     )
     seeds = Counter((group.name, repr(run.seed)) for group in groups for run in group.runs)
@@ -205,7 +210,7 @@ def runs_table(groups: Sequence[Group], unreadable: Iterable[Run]) -> Table:
                 _rounded(results.get("test_ppl"), 2),
                 _rounded(results.get("val_ppl"), 2),
                 len(run.metrics),
-                began,
+                began + 1 if isinstance(began, int) else None,
                 "; ".join(remarks),
                 str(run.folder),
             ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lightning_sparse_rnn.report.figure_style import HALF, Drawing, as_svg, bare, label_ends, panel_axes
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.series import per_tensor, short
-from lightning_sparse_rnn.runs.picture import STYLES, plot_densities
+from lightning_sparse_rnn.runs.picture import STYLES, count_epochs, plot_densities
 from lightning_sparse_rnn.runs.reading import Run
 
 __all__ = [
@@ -101,7 +100,7 @@ def layer_densities(group: Group) -> Drawing:
     axes.set_xlabel("epochs trained")
     axes.set_ylabel("share of live weights")
     axes.set_ylim(0, None)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count_epochs(axes)
     axes.grid(alpha=0.25)
     figure.suptitle(f"{group.name}{_of_seed(group, run)}", x=0.01, ha="left")
     bare(axes)

@@ -84,7 +84,8 @@ class InitialWeights:
         data.read_with(Vocabulary.from_state(state))
         shares = [f"{share:.1%} of the {part} text" for part, share in data.unknown_shares.items() if share]
         if shares and self.begins:
-            rank_zero_info(f"Tokens that {self.path} does not know are read as <unk>: {', '.join(shares)}.")
+            called = data.vocabulary.called.capitalize()
+            rank_zero_info(f"{called} that {self.path} does not know are read as <unk>: {', '.join(shares)}.")
 
     def method(self, method: DictConfig) -> Any:
         """Make the method's callback with the checkpoint's topology: its masks, or else the weights that are not zero.

@@ -11,12 +11,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from lightning_sparse_rnn.runs.folder import LOCK, remove_if_unused
-from lightning_sparse_rnn.utilities.durations import duration
+from lightning_sparse_rnn.utilities.durations import rough_duration
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
 try:
@@ -29,6 +29,8 @@ __all__ = ["Jobs", "RunInterrupted", "RunIsElsewhere", "worked_on"]
 _VARIABLE, _RUNS = "SPARSE_RNN_JOBS", "SPARSE_RNN_RUNS"
 # What systems say of a file that is on a disk without locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# How the folders of commands begin, in which their jobs leave how they ended.
+_FOLDER = ".jobs-"
 _FINISHED, _FAILED, _ELSEWHERE = "finished", "failed", "elsewhere"
 
 
@@ -93,6 +95,43 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Make a folder for the time of the block. The system sees to it that it is locked as long as this process lives.
+
+    Its lock gets its name when it is locked already, so that no other process ever finds it open.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with (folder / f"new{LOCK}").open("w", encoding="utf-8") as file:
+            print(_machine(), file=file, flush=True)
+            if fcntl is not None:
+                _lock(file)
+                (folder / f"new{LOCK}").replace(folder / LOCK)
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_behind(folder: Path) -> bool:
+    """Whether the process that :func:`_own` made a folder for has died without removing it, as by ``kill -9``.
+
+    That is not known of processes of other machines, of which some file systems do not show the locks.
+    """
+    try:
+        with (folder / LOCK).open("r+", encoding="utf-8") as file:
+            return file.read().strip() == _machine() and _lock(file)
+    except OSError:  # there is no lock, or it belongs to another user
+        return False
+
+
+def _clear_beside(own: Path) -> None:
+    """Remove the folders that other commands have left behind."""
+    if not _is_left_behind(own):  # it would seem to be where locks have no effect, and then that says nothing of others
+        for other in filter(_is_left_behind, own.parent.glob(f"{_FOLDER}*")):
+            shutil.rmtree(other, ignore_errors=True)
+
+
 class Jobs:
     """What has become of a command's runs.
 
@@ -105,21 +144,24 @@ class Jobs:
 
     @classmethod
     @contextmanager
-    def of_a_command(cls, output: Path, runs: int | None = None) -> Iterator[Jobs]:
+    def of_a_command(cls, output: Path, runs: int | None = None, several: bool = True) -> Iterator[Jobs]:
         """Yield the jobs of this command, known to all processes that it starts; their folder is below ``output``.
 
         Args:
             output: the folder of runs; if there is nothing in it in the end, and it was not there, it is removed.
             runs: how many there will be; ``None`` if nobody knows.
+            several: whether the folder is needed. What other commands have left of theirs is removed then.
         """
-        folder = (output / f".jobs-{secrets.token_hex(4)}").absolute()
+        folder = (output / f"{_FOLDER}{secrets.token_hex(4)}").absolute()
         new = not output.exists()
         os.environ[_VARIABLE], os.environ[_RUNS] = str(folder), str(runs or "")
         try:
-            yield cls(folder)
+            with _own(folder) if several else nullcontext():
+                if several:
+                    _clear_beside(folder)
+                yield cls(folder)
         finally:
             del os.environ[_VARIABLE], os.environ[_RUNS]
-            shutil.rmtree(folder, ignore_errors=True)
             if new:
                 with suppress(OSError):
                     output.rmdir()
@@ -178,7 +220,7 @@ class Jobs:
         if not took or left < 1:
             return f"[{ended}] {how}"
         at_once = len({note["process"] for note in notes})
-        return f"[{ended}] {how}; about {duration(left * sum(took) / len(took) / at_once)} left"
+        return f"[{ended}] {how}; {rough_duration(left * sum(took) / len(took) / at_once)} left"
 
     def summary(self) -> str:
         """Say what there is left to do, and what other processes have done; nothing if all went well in this one."""
@@ -216,4 +258,8 @@ class Jobs:
 
 
 def _process() -> str:
-    return f"{os.uname().nodename if hasattr(os, 'uname') else ''} {os.getpid()}"
+    return f"{_machine()} {os.getpid()}"
+
+
+def _machine() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightning_sparse_rnn.runs.folder import CONFIG
+from lightning_sparse_rnn.runs.paths import PATHS, one_path
 from lightning_sparse_rnn.runs.shown import ELSEWHERE, SHOWN_BY_TRAINER, is_shown
 
 __all__ = ["check_name", "old_run_name", "run_name"]
@@ -32,14 +33,15 @@ _ELSEWHERE = (*ELSEWHERE, "hydra")
 def run_name(overrides: Iterable[str], output: str | None = None, name: str | None = None) -> str:
     """Return the name of a run's folder: ``name``, or its overrides, those first that runs are compared by.
 
-    Overrides that say where a run goes, or what it shows and logs, are no part of the name, nor are groups that go
-    without saying: ``model.network.hidden_size=200`` is ``hidden_size=200``. Of a path there is the last part, and for
-    other characters than a folder's name should have a dash. A name from which the overrides could not be told, or that
-    would be too long, ends in a hash of them.
+    Overrides that say where a run goes, or what it shows and logs, are no part of the name, nor is the sweep that it
+    belongs to, which gives each of its runs overrides of their own, nor are groups that go without saying:
+    ``model.network.hidden_size=200`` is ``hidden_size=200``. Of a path there is the last part, and for other
+    characters than a folder's name should have a dash. A name from which the overrides could not be told, or that
+    would be too long, ends in a hash of them. A path makes one name, however it is written.
 
     Args:
         overrides: as on the command line, in any order.
-        output: the folder of runs. A run that stands there under the name that earlier versions gave it keeps that.
+        output: the folder of runs. A run that stands there under a name that earlier versions gave it keeps that.
         name: a name of one's own.
 
     Raises:
@@ -49,10 +51,17 @@ def run_name(overrides: Iterable[str], output: str | None = None, name: str | No
     if name is not None:
         check_name(name)
         return name
-    old = old_run_name(overrides)
-    if output is not None and _is_possible(old) and (Path(output) / old / CONFIG).is_file():
-        return old
-    given = {key: (sign, value) for sign, key, value in _told_by(overrides)}
+    told = list(_told_by(overrides))
+    for old in (_name(told), old_run_name(overrides)):
+        if output is not None and _is_possible(old) and (Path(output) / old / CONFIG).is_file():
+            return old
+    now = [(sign, key, one_path(value) if key in PATHS else value) for sign, key, value in told]
+    return _name([each for each in now if each[1] != "sweep"])
+
+
+def _name(told: Iterable[tuple[str, str, str]]) -> str:
+    """Return the name that says what is told, as signs, keys and values."""
+    given = {key: (sign, value) for sign, key, value in told}
     keys = sorted(given, key=lambda key: (_rank(key), key))
     short = [_short(key) for key in keys]
     parts, lossy = [], False

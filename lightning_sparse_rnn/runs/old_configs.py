@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_sparse_rnn.runs.paths import with_one_path
 from lightning_sparse_rnn.runs.shown import without_shown
 
 __all__ = ["MOVED", "same_runs", "up_to_date", "without_usual_options"]
@@ -47,10 +48,10 @@ def without_usual_options(model: Mapping[str, Any]) -> dict[str, Any]:
 def same_runs(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in a form that is equal for two runs exactly if they train alike.
 
-    It is up to date, shares of ``max_epochs`` are epochs, the callbacks that every run needs are there, and what a run
-    shows or logs is left out, as is what it is called and where its files are.
+    It is up to date, shares of ``max_epochs`` are epochs, paths are written in one way, the callbacks that every run
+    needs are there, and what a run shows or logs is left out, as is what it is called and where its files are.
     """
-    now = without_shown(up_to_date(config))
+    now = with_one_path(without_shown(up_to_date(config)))
     trainer, callbacks = _group(now.get("trainer")), _group(now.get("callbacks"))
     for name, always in _ALWAYS.items():
         callbacks.setdefault(name, always)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_sparse_rnn.runs.mask_picture import MaskView, highest, plot_masks
 
-__all__ = ["ONE_SIZE", "STYLES", "draw_run", "plot_densities"]
+__all__ = ["ONE_SIZE", "STYLES", "count_epochs", "draw_run", "plot_densities"]
 
 #: Line styles for the curves of one plot, told apart by lightness and dash, in black and white too.
 STYLES: list[dict[str, Any]] = [
@@ -93,9 +93,14 @@ def _plot_perplexity(
     axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)", yscale="log")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count_epochs(axes)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
+
+
+def count_epochs(axes: Axes, most: int = 10) -> None:
+    """Mark whole numbers alone on the axis of epochs, also where there is only one; ``most`` says how many at most."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
 
 
 def plot_densities(
@@ -112,7 +117,7 @@ def plot_densities(
         for index, (gate, points) in enumerate(gates.items()):
             marker = "o" if len(points) == 1 else None  # one update is a point, and no line
             axes.plot(*zip(*points, strict=True), label=gate, marker=marker, **STYLES[index % len(STYLES)])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        count_epochs(axes)
         axes.set_title(tensor)
         axes.grid(alpha=0.25)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}

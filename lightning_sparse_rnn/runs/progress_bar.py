@@ -13,7 +13,7 @@ from lightning_sparse_rnn.callbacks.averaging import NonMonotonicAveraging
 from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.runs.companions import companion
 from lightning_sparse_rnn.utilities.counting import counted
-from lightning_sparse_rnn.utilities.durations import duration
+from lightning_sparse_rnn.utilities.durations import duration, rough_duration
 
 __all__ = ["EpochLines", "PerplexityProgressBar", "TimeLeft"]
 
@@ -32,6 +32,12 @@ class PerplexityProgressBar(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._left.begin(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer)
+        epochs = trainer.max_epochs or 0
+        of_all = f" of {epochs}" if epochs > 0 else ""
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}{of_all}")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = {
@@ -75,7 +81,6 @@ class EpochLines(Checkpoint):
         if sparse is not None:
             parts.append(f"sparsity {sparse.topology.sparsity:.1%}")
         parts.append(duration(time.monotonic() - self._epoch_began))
-        # A number of epochs, which begins with 1; epochs have numbers from 0, in tables, too.
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
         how_many = f"{done} of {counted(epochs, 'epoch')}" if epochs and epochs > 0 else counted(done, "epoch")
         left = self._left.said(trainer, 1.0)
@@ -107,7 +112,7 @@ class TimeLeft:
         parts = [counted(epochs, "epoch")] if epochs > 0 else []
         if share > self._share:
             spent = time.monotonic() - self._began
-            parts.append(duration(spent * (1.0 - share) / (share - self._share)))
+            parts.append(rough_duration(spent * (1.0 - share) / (share - self._share)))
         return ", ".join(parts)
 
 

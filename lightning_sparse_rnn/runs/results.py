@@ -14,7 +14,7 @@ from lightning_sparse_rnn.callbacks.selfish_sparse import SelfishSparseCallback
 from lightning_sparse_rnn.data import unigram_perplexity
 from lightning_sparse_rnn.sparsity import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.accounting import account, uses_per_token
-from lightning_sparse_rnn.utilities.counting import counted
+from lightning_sparse_rnn.utilities.counting import counted, ordinal
 from lightning_sparse_rnn.utilities.processor import computed_on
 
 if TYPE_CHECKING:
@@ -65,14 +65,15 @@ def summary(results: dict[str, Any]) -> str:
     """Return two lines that say how the run went."""
     began, unigram = results["averaging_began_epoch"], results["unigram_ppl"]
     beside = "" if unigram is None else f" (an add-one unigram model: {unigram:.2f})"
-    for name, words in (("test_ppl_known", "without unknown words"), ("test_bpc", "bits per character")):
+    tokens = "characters" if "test_bpc" in results else "words"  # of pieces of words none is unknown
+    for name, called in (("test_ppl_known", f"without unknown {tokens}"), ("test_bpc", "bits per character")):
         if name in results:
-            beside += f", {words} {results[name]:.2f}"
+            beside += f", {called} {results[name]:.2f}"
     return (
         f"test perplexity {results['test_ppl']:.2f}, validation {results['val_ppl']:.2f}{beside}\n"
         f"{results['live_weights']:,} of {results['total_weights']:,} weights live, "
         f"{counted(results['epochs'], 'epoch')} in {results['seconds']:.0f} s, averaging "
-        + ("never began" if began is None else f"began in epoch {began}")
+        + ("never began" if began is None else f"began in the {ordinal(began + 1)}")
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["duration"]
+__all__ = ["duration", "rough_duration"]
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+# Up to how many seconds a guess is one of how many.
+_STEPS = ((_MINUTE, 10), (10 * _MINUTE, _MINUTE), (_HOUR, 5 * _MINUTE), (6 * _HOUR, 15 * _MINUTE), (2 * _DAY, _HOUR))
 
 
 def duration(seconds: float) -> str:
@@ -13,7 +17,7 @@ def duration(seconds: float) -> str:
     """
     whole = max(0, round(seconds))
     parts: list[tuple[str, int]] = []
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+    for name, length in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE), ("s", 1)):
         number, whole = divmod(whole, length)
         if number or (name == "s" and not parts):
             parts.append((name, number))
@@ -22,3 +26,14 @@ def duration(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(f"{number} {name}" for name, number in parts)
+
+
+def rough_duration(seconds: float) -> str:
+    """Return a length of time that is guessed, in a number that claims no more than a guess can.
+
+    >>> rough_duration(3), rough_duration(42.4), rough_duration(842), rough_duration(8000), rough_duration(200_000)
+    ('a few seconds', 'about 40 s', 'about 15 min', 'about 2 h 15 min', 'about 2 d')
+    """
+    step = next((step for most, step in _STEPS if seconds < most), _DAY)
+    rounded = round(seconds / step) * step
+    return f"about {duration(rounded)}" if rounded > 0 else "a few seconds"

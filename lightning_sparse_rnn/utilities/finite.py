@@ -8,7 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["check_finite", "first_not_finite"]
+__all__ = ["NotFiniteError", "check_finite", "first_not_finite"]
+
+
+class NotFiniteError(ValueError):
+    """Weights have NaN or infinities."""
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
@@ -24,14 +28,14 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     """Make sure that weights are finite.
 
     Raises:
-        ValueError: one has NaN or infinities; the message says which.
+        NotFiniteError: one has NaN or infinities; the message says which.
     """
     name = first_not_finite(weights)
     if name is not None:
         nan = int(weights[name].isnan().sum())
         infinite = int(weights[name].isinf().sum())
         found = " and ".join(f"{count:,} {what}" for count, what in ((nan, "NaN"), (infinite, "infinite")) if count)
-        raise ValueError(
+        raise NotFiniteError(
             f"Expected finite weights, got {name} with {found} of its {weights[name].numel():,} values. Training has "
             "diverged: take weights of before that, or train again with a lower learning rate or clipped gradients."
         )

@@ -78,14 +78,17 @@ def mean(history: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     ],
 )
 def test_averaging_begins_when_a_loss_is_worse_than_the_best_of_all_but_the_last(
-    tmp_path: Path, losses: list[float], nonmono: int, began: int | None
+    tmp_path: Path, losses: list[float], nonmono: int, began: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     module = Scripted(losses, nonmono)
     averaging = NonMonotonicAveraging("scripted")
     trainer = fit(tmp_path, module, averaging, num_sanity_val_steps=1)  # which logs 9, and does not count
     assert averaging.began_epoch == began
     assert trainer.optimizers[0].averaging == (began is not None)
     assert trainer.optimizers[0].history == tuple(losses)
+    said = [message.partition(" scripted ")[0] for message in caplog.messages if "Averaging begins" in message]
+    assert said == ([] if began is None else [f"In the {['3rd', '4th', '5th', '6th'][began - 2]} epoch"])
 
 
 def test_a_metric_that_rises_is_followed_by_its_falls(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ SAID = {
     "sparsty=0.5": r"There is no sparsty\. Did you mean sparsity\? Groups: data, .*Values: .*seed",
     "methd=set": r"There is no methd\. Did you mean method\?",
     "method=riggle": r"There is no method=riggle\. Did you mean rigl\? Known: deepr, dense, ",
-    "experiment=nothing": r"There is no experiment=nothing\. Known: (?!base)",
+    "experiment=nothing": r"There is no experiment=nothing\. Known: ptb_awd_lstm, ",
+    "data=base": r"There is no data=base\. Known: folder, ",
     "data.btpt=3": r"There is no data\.btpt\. Did you mean bptt\? In data: .*train_lines",
     "model.cuda_graph=false": r"There is no model\.cuda_graph\. Did you mean cuda_graphs\?",
     "model.network.fused_cell=true": r"There is no model\.network\.fused_cell\. Did you mean fused_cells\?",
@@ -72,7 +73,7 @@ def test_what_hydra_takes_passes_and_names_the_folder_of_runs(tmp_path: Path) ->
         ["experiment=ptb_small", "~callbacks.progress", f"output={tmp_path}"],
     ):
         assert checked(given).output == tmp_path
-    assert checked([]) == (Path("runs"), None)
+    assert checked([]) == (Path("runs"), None, False)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -94,7 +95,8 @@ def test_the_number_of_runs_is_known_where_hydra_itself_makes_them(tmp_path: Pat
         "-m method=glob(*)": None,
         "-m prune_rate=interval(0.1,0.2)": None,
     }.items():
-        assert checked([*given.split(), f"output={tmp_path}"]).runs == runs, given
+        found = checked([*given.split(), f"output={tmp_path}"])
+        assert (found.runs, found.several) == (runs, "-m" in given or "MULTIRUN" in given), given
 
 
 def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,5 +141,6 @@ def test_help_is_in_our_words_with_examples(
     assert sum(line.strip().startswith("sparse-rnn-train ") for line in said.splitlines()) >= 6
     assert "Hydra is" not in said
     assert "powered by" not in said.lower()
-    for group in ("method: deepr, dense", "optimizer: adam", "callbacks: default"):
+    for group in ("method: deepr, dense", "optimizer: adam", "callbacks: default", "data: folder, ptb, "):
         assert group in said
+    assert "base" not in said  # what configs share is no choice

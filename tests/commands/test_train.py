@@ -83,7 +83,7 @@ def test_the_progress_bar_can_be_left_out(
     options = [f"trainer.enable_progress_bar={str(shown).lower()}", "trainer.max_epochs=1"]
     train(small_config(text, tmp_path, *options), tmp_path / "run")
     output = capsys.readouterr()
-    assert ("Epoch 0:" in output.out + output.err) == shown
+    assert ("Epoch 1 of 1:" in output.out + output.err) == shown
     assert "test perplexity" in output.out
 
 

@@ -1,3 +1,4 @@
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,29 @@ def test_a_checkpoint_is_refused_beside_text_in_which_words_have_other_ids(text,
         trainer(tmp_path).test(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt", verbose=False)
     with pytest.raises(ValueError, match="one in which words have other ids"):
         trainer(tmp_path, max_epochs=2).fit(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lines", "said"),
+    [
+        ("words", 1, r"Words that the training text does not have are 25\.0% of the validation text and 0\.0% of the "),
+        ("words", 200, r"Words .* are 0\.1% of the validation text .* Let rare words of training be <unk> too"),
+        ("words", 300, None),  # 1 of 1200 tokens, which perplexity does not rest on
+        ("characters", 100, r"Characters .* are 0\.1% of .* Let rare characters of training be <unk> too"),
+        ("characters", 200, None),
+    ],
+)
+def test_unknown_tokens_are_warned_of_by_what_they_are_where_they_matter(
+    text, tokens: str, lines: int, said: str | None
+) -> None:
+    (text / "valid.txt").write_text("a1 b1 ö\n" + "a1 b1 c1\n" * (lines - 1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        length = 4 * lines if tokens == "words" else 9 * lines - 1
+        assert data(text, tokens=tokens).unknown_shares["valid"] == pytest.approx(1 / length)
+    found = [str(each.message) for each in caught if "does not have" in str(each.message)]
+    assert len(found) == (said is not None)
+    assert not found or re.match(said or "", found[0])
 
 
 def test_hyperparameters_given_as_paths_and_numpys_numbers_are_saved_plain(text, tmp_path) -> None:

@@ -12,7 +12,7 @@ from packed_modules import sparse
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from lightning_sparse_rnn.inference import compress
+from lightning_sparse_rnn.inference import compress, compression, packing
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays, held_bytes
 from lightning_sparse_rnn.inference.layers import PackedLayer
 from lightning_sparse_rnn.inference.packing import Packed
@@ -351,6 +351,24 @@ def test_where_it_pays() -> None:
     assert isinstance(compress_where_it_pays(module), PackedLayer)
     doubled = module.double()
     assert compress_where_it_pays(doubled) is doubled
+
+
+def test_where_it_pays_each_weight_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    def watched(look: Callable[..., Any]) -> Callable[..., Any]:
+        def found(given: Any, *more: Any) -> Any:
+            (weight,) = given.values() if isinstance(given, dict) else (given,)
+            looked.append((look.__name__, weight.data_ptr()))
+            return look(given, *more)
+
+        return found
+
+    monkeypatch.setattr(compression, "worth_packing", watched(compression.worth_packing))
+    monkeypatch.setattr(packing, "check_finite", watched(packing.check_finite))
+    layers = nn.Sequential(sparse(nn.Linear(600, 900)), sparse(nn.Linear(900, 600)))
+    assert isinstance(compress_where_it_pays(layers)[0], PackedLayer)
+    assert len(looked) == len(set(looked)) == 4
 
 
 def test_of_small_weights_alone_a_warning_says_that_nothing_is_packed() -> None:

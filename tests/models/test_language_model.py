@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_sparse_rnn.models import LanguageModel, StackedLSTM
 
@@ -129,6 +130,19 @@ class TestTraining:
         mean = sum(loss * n for loss, n in losses) / sum(n for _, n in losses)
         assert run.callback_metrics["train_loss"].item() == pytest.approx(mean, rel=1e-6)
         assert run.callback_metrics["train_ppl"].item() == pytest.approx(math.exp(mean), rel=1e-6)
+
+    def test_padding_has_no_part_in_a_mean_over_batches(self, tmp_path):
+        model, columns = language_model(), text(13, 3)
+        batches = [(tokens, targets.clone()) for tokens, targets in Batches(columns)]
+        batches[0][1][1:], batches[2][1][:, 1:] = -100, -100  # 3, 12 and 4 targets count
+        losses, loader = plain_loss(model, columns), DataLoader(batches, batch_size=None)
+        expected = torch.cat([losses[:1].flatten(), losses[4:8].flatten(), losses[8:, 0]]).mean()
+        (found,) = trainer(tmp_path).validate(model, loader, verbose=False)
+        assert found["val_loss"] == pytest.approx(expected.item(), rel=1e-6)
+        still = language_model(optimizer={**SGD, "lr": 0.0})
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(still, loader, Batches(columns))
+        assert run.callback_metrics["train_loss"].item() == pytest.approx(expected.item(), rel=1e-6)
 
     def test_regularisers(self, tmp_path):
         tokens, targets = text()[:4], text()[1:5]

@@ -71,17 +71,66 @@ def test_in_bfloat16_a_loss_is_still_a_mean_in_single_precision(network, trainin
     assert given.item() == pytest.approx(expected.item(), abs=0.002)  # between neighbours in bfloat16 are 0.016
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mixture"])
-def test_padding_counts_for_nothing_with_a_plain_softmax(name, monkeypatch):
-    network = NETWORKS[name]()
+def test_padding_counts_for_nothing(network, monkeypatch):
     monkeypatch.setattr(module, "_LOGITS_AT_A_TIME", 5 * VOCAB)
     tokens, targets = torch.randint(VOCAB, (2, 7, 3))
     targets[3:] = -100
     hidden = network.eval()(tokens).hidden.detach()
-    expected = network.loss(hidden[:3], targets[:3]).detach()
-    torch.testing.assert_close(network.loss(hidden, targets).detach(), expected)
+    expected = 3 * network.loss(hidden[:3], targets[:3])
+    wanted = torch.autograd.grad(expected, network.decoder.parameters())
+    loss = 3 * network.loss(hidden, targets)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, network.decoder.parameters()), wanted)
     with torch.no_grad():
-        torch.testing.assert_close(network.loss(hidden, targets), expected)
+        torch.testing.assert_close(3 * network.loss(hidden, targets), expected)
+    nothing = network.loss(hidden[3:], targets[3:])
+    assert nothing.isnan()  # the mean of nothing, as of torch
+    assert not any(grad.any() for grad in torch.autograd.grad(nothing, network.decoder.parameters()))
+    with torch.no_grad():
+        assert network.loss(hidden[3:], targets[3:]).isnan()
+
+
+def test_targets_may_be_bytes_and_what_is_no_word_is_refused(network):
+    hidden, targets = network.eval()(torch.randint(VOCAB, (5, 3))).hidden.detach(), torch.randint(VOCAB, (5, 3))
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            assert torch.equal(network.loss(hidden, targets.byte()), network.loss(hidden, targets))
+            for target in (-1, VOCAB, 3 * VOCAB):
+                with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
+                    network.loss(hidden, torch.full((5, 3), target))
+
+
+def test_a_decoder_that_is_hooked_or_replaced_is_called(network):
+    tokens, targets = torch.randint(VOCAB, (2, 5, 3))
+    hidden = network.eval()(tokens).hidden.detach()
+    targets[0] = -100
+
+    def found():
+        losses = [network.loss(hidden, targets)]
+        gradients = torch.autograd.grad(losses[0], [*network.decoder.parameters()])
+        with torch.no_grad():
+            losses.append(network.loss(hidden, targets))
+            losses.append(-network.log_probs(hidden)[1:].gather(-1, targets[1:, :, None]).mean())
+        torch.testing.assert_close(losses[1:], [losses[0].detach()] * 2)
+        return losses[0].detach(), gradients
+
+    alone, calls = found(), []
+    hook = network.decoder.register_forward_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(found(), alone)
+    assert calls
+    hook.remove()
+    hook = network.decoder.register_forward_hook(lambda _, x, logits: 2 * logits)
+    doubled = found()[0]
+    assert (doubled - alone[0]).abs() > 1e-4
+    hook.remove()
+    torch.testing.assert_close(found(), alone)
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    network.decoder.__class__ = Doubled
+    torch.testing.assert_close(found()[0], doubled)
 
 
 def test_weights_may_be_given_pruned_or_parametrised(network):

@@ -9,9 +9,7 @@ from omegaconf import OmegaConf
 from lightning_sparse_rnn.models.sizes import shrink
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 
-RECIPES = sorted(
-    path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml") if "small" not in path.stem and path.stem != "base"
-)
+RECIPES = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml") if "small" not in path.stem)
 
 
 def weights(network: dict[str, object], vocab_size: int) -> int:

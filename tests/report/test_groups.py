@@ -32,9 +32,8 @@ def test_seeds_come_together_and_methods_apart_best_first(tmp_path: Path) -> Non
 
 
 def test_places_do_not_tell_runs_apart(tmp_path: Path) -> None:
-    (group,) = grouped(
-        make_run(tmp_path / "a", data__root="here", output="x"), make_run(tmp_path / "b", data__root="there", seed=2)
-    )
+    here = {"data__root": "here", "data__cache_dir": "here", "output": "x", "name": "y"}
+    (group,) = grouped(make_run(tmp_path / "a", **here), make_run(tmp_path / "b", data__root="there", seed=2))
     assert len(group.runs) == 2
 
 

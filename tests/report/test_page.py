@@ -16,6 +16,7 @@ from lightning_sparse_rnn.report.files import write_report
 from lightning_sparse_rnn.report.page import Figures, Report
 from lightning_sparse_rnn.report.table import shown as shown_columns
 from lightning_sparse_rnn.report.table import texts
+from lightning_sparse_rnn.report.tables import NAMES
 
 VOID = {"meta", "link", "wbr", "br", "img", "hr"}
 
@@ -136,6 +137,7 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
         "comparison", "differences", "budgets", "distances_from_start", "distances", "accounting", "settings", "runs",
     ]  # fmt: skip
     assert sorted(path.stem for path in (folder / "report").glob("*.csv")) == sorted(names)
+    assert all(NAMES.fullmatch(name) for name in names)
     for table, shown in zip(made.tables, page.tables, strict=True):
         whole, table = table, shown_columns(table)
         assert [[cell.strip() for cell in row] for row in shown] == [table.columns, *texts(table)]
@@ -148,6 +150,20 @@ def test_the_page_the_csv_files_and_the_markdown_have_the_same_tables(text: str,
         lines = [line.replace("**", "") for line in markdown.partition(f"## {table.title}\n")[2].splitlines()]
         first = lines.index(f"| {' | '.join(table.columns)} |")
         assert lines[first + 2 : first + 2 + len(table.rows)] == [f"| {' | '.join(row)} |" for row in texts(table)]
+
+
+def test_tables_of_an_earlier_report_do_not_stay_and_files_of_others_do(tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", "dense", data__source="pydoc")
+    others = {tmp_path / "runs_2.csv", tmp_path / "mine.csv", tmp_path / "comparison_1.txt"}
+    for path in (*others, tmp_path / "differences.csv"):  # the last before there is a report: it is someone's own
+        path.touch()
+    write_report([one, other], tmp_path)
+    tables = {path.name for path in tmp_path.glob("*.csv")}
+    assert {"comparison_1.csv", "comparison_2.csv", "budgets.csv", "differences.csv"} <= tables
+    write_report([other], tmp_path)
+    left = {path.name for path in tmp_path.glob("*.csv")} - {path.name for path in others}
+    assert left == {"comparison.csv", "runs.csv"}
+    assert all(path.exists() for path in others)
 
 
 def test_it_says_what_it_has_and_what_it_has_not(made: Report, text: str) -> None:
@@ -174,6 +190,21 @@ def test_runs_that_have_diverged_are_said_and_are_no_mean(tmp_path: Path) -> Non
     assert comparison.best == 0
     alone = write_report(folders[-1:] + folders[:1], tmp_path)
     assert alone.tables[0].best is None
+
+
+def test_a_run_without_finite_perplexities_is_said_and_has_no_empty_panel(tmp_path: Path) -> None:
+    metrics = make_run(tmp_path / "a", "set") / "metrics.csv"
+    make_run(tmp_path / "b", "dense")
+    head, *rows = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([head, rows[0], *(f"{epoch},nan,inf,0" for epoch in (1, 2)), ""]))
+    made = write_report([tmp_path / "a", tmp_path / "b"], tmp_path)
+    assert made.left_out[0] == (
+        "1 of 2 methods among the curves: set, without any finite perplexity after the first epoch."
+    )
+    (curves,) = (
+        block for block in made.sections[0].blocks if isinstance(block, Figures) and block.title == "While training"
+    )
+    assert len(curves.drawings) == 1
 
 
 def test_lines_that_coincide_are_said_and_not_drawn(made: Report, folder: Path) -> None:

@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 from made_up_runs import make_run
 
+from lightning_sparse_rnn.report import perplexity_figures
 from lightning_sparse_rnn.report.groups import Group, group_runs
-from lightning_sparse_rnn.report.perplexity_figures import by_sparsity, curves, first_averaged, over_sparsity
+from lightning_sparse_rnn.report.perplexity_figures import (
+    by_sparsity,
+    curve_limits,
+    curves,
+    first_averaged,
+    mean_curve,
+    over_sparsity,
+)
 from lightning_sparse_rnn.runs.reading import read_run
 
 
@@ -79,3 +87,17 @@ def test_a_run_that_never_averages_has_no_mark(tmp_path: Path) -> None:
         row["averaging"] = 0
     assert first_averaged(run.metrics) is None
     assert "averaged" not in curves(Group([run], "selfish"), {}, None).svg
+
+
+def test_one_epoch_is_a_mark_where_it_would_be_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(perplexity_figures, "as_svg", lambda figure, says: figures.append(figure) or "")
+    group = Group([read_run(make_run(tmp_path / "run"))], "selfish")
+    for rows in (group.runs[0].metrics, group.runs[0].metrics[:1]):
+        group.runs[0].metrics = rows
+        curves(group, {"selfish": [], "other": mean_curve(group, "val_ppl")}, curve_limits([group]))
+    markers = [[line.get_marker() for line in figure.axes[0].lines] for figure in figures]
+    assert markers == [["None"] * 3 + ["v"], ["o"] * 3]  # another method, validation, training, the first average
+    assert [tick for tick in figures[1].axes[0].get_xticks() if tick != round(tick)] == []
+    low, high = figures[1].axes[0].get_ylim()
+    assert all(low < value < high for line in figures[1].axes[0].lines for value in line.get_ydata())

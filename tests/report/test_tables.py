@@ -84,6 +84,7 @@ def test_a_row_a_run_with_what_is_wrong_with_it(tmp_path: Path) -> None:
     runs = [read_run(folder) for folder in (make_run(tmp_path / "a"), tmp_path / "again", tmp_path / "going", broken)]
     table = runs_table(group_runs(runs[:3]), runs[3:])
     twice = "another run has the same settings and seed"
+    assert [row[5] for row in table.rows] == [2, 2, None, 2]  # counted from 1, and in results.json from 0
     assert [(row[0], row[1], row[2], row[6]) for row in table.rows] == [
         ("selfish", 1, 100.0, twice),
         ("selfish", 1, 100.0, twice),

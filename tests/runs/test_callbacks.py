@@ -31,7 +31,7 @@ def test_the_progress_bar_is_changed_or_left_out(
 ) -> None:
     one = ["trainer.max_epochs=1"]
     train(small_config(text, tmp_path, *one, "~callbacks.progress"), tmp_path / "none")
-    assert "Epoch 0" not in capsys.readouterr().err
+    assert "Epoch" not in capsys.readouterr().err
     plain = "callbacks.progress._target_=pytorch_lightning.callbacks.TQDMProgressBar"
     train(small_config(text, tmp_path, *one, plain, "trainer.enable_progress_bar=true"), tmp_path / "plain")
     printed = capsys.readouterr()

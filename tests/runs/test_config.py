@@ -22,7 +22,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def names(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml") if path.stem != "base")
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", names("data"))

@@ -267,14 +267,60 @@ def test_how_far_a_sweep_is(
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == [
         "[1 of 5 runs] 1 done",
         "[2 of 5 runs] 2 done; about 5 min left",
-        "[3 of 5 runs] 3 done; about 6 min 40 s left",
-        "[4 of 5 runs] 3 done, 1 failed; about 3 min 20 s left",
+        "[3 of 5 runs] 3 done; about 7 min left",
+        "[4 of 5 runs] 3 done, 1 failed; about 3 min left",
         "[5 of 5 runs] 3 done, 1 running elsewhere, 1 failed",
     ]
     assert not (tmp_path / "runs").exists()
     with Jobs.of_a_command(tmp_path / "runs") as unknown, unknown.job("one"):
         pass
     assert "[1 runs so far] 1 done" in capsys.readouterr().out
+
+
+COMMAND_IN_HAND = """
+import pathlib, sys
+from lightning_sparse_rnn.runs.jobs import Jobs
+with Jobs.of_a_command(pathlib.Path(sys.argv[1])) as jobs, jobs.job("one"):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def folders_of_commands(runs: Path) -> set[Path]:
+    return set(runs.glob(".jobs-*"))
+
+
+def test_what_a_killed_sweep_has_left_is_removed_by_the_next_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", COMMAND_IN_HAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "begun\n"
+    (theirs,) = folders_of_commands(tmp_path)
+    with Jobs.of_a_command(tmp_path) as ours, ours.job("two"):  # while the other is at work
+        assert len(folders_of_commands(tmp_path)) == 2
+    assert folders_of_commands(tmp_path) == {theirs}
+    other.kill()
+    other.communicate()
+    assert folders_of_commands(tmp_path) == {theirs}
+    with Jobs.of_a_command(tmp_path, several=False):  # one run, which has no such folder and looks for none
+        assert folders_of_commands(tmp_path) == {theirs}
+    without_lock = tmp_path / ".jobs-before"  # as versions made them that did not say whose they are
+    without_lock.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_machine", lambda: "elsewhere")
+        with Jobs.of_a_command(tmp_path):  # another machine may not see the lock of one that is at work
+            assert theirs in folders_of_commands(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_lock", lambda file: True)
+        with Jobs.of_a_command(tmp_path):  # nor is anything known where there are no locks
+            assert theirs in folders_of_commands(tmp_path)
+    with Jobs.of_a_command(tmp_path):
+        assert theirs not in folders_of_commands(tmp_path)
+        assert len(folders_of_commands(tmp_path)) == 2
+    assert folders_of_commands(tmp_path) == {without_lock}
 
 
 def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lightning_sparse_rnn.runs import training
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.naming import check_name, old_run_name, run_name
+from lightning_sparse_rnn.runs.paths import PATHS
 
 WATCH = "+callbacks.watch._target_=pytorch_lightning.callbacks.LearningRateMonitor"
 STOP = "+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping"
@@ -42,6 +44,8 @@ NAMES = {
     ("callbacks.averaging.restart_at=[]", "seed='3'"): "callbacks.averaging.restart_at=,seed=3",
     # One of two options that are called alike is not told by that alone.
     ("model.network.gain=1", "data.gain=2"): "model.network.gain=1,data.gain=2",
+    # What a sweep gives its runs are overrides of their own.
+    ("sweep=methods", "method=set", "seed=2"): "method=set,seed=2",
     # What shows and logs makes no other run.
     ("hydra.verbose=true", "hydra/launcher=joblib", "trainer.enable_progress_bar=false", "logger=csv"): "default",
     ("+logger._target_=my.Logger", "trainer.log_every_n_steps=1", "~callbacks.progress", "name=null"): "default",
@@ -86,6 +90,29 @@ def test_values_that_look_alike_in_a_name_make_other_names(values: list[str]) ->
 def test_quotes_that_change_nothing_make_no_other_name() -> None:
     assert run_name(["init_from='runs/a'"]) == run_name(["init_from=runs/a"])
     assert run_name(["data.root='text'"]) == run_name(['data.root="text"']) == "root=text"
+
+
+@pytest.mark.parametrize("option", PATHS)
+def test_one_path_makes_one_name_and_runs_under_the_names_of_before_are_found(option: str, tmp_path: Path) -> None:
+    one = run_name([f"{option}=runs/a"], str(tmp_path))
+    for written in ("runs/a/", "./runs/a", "runs//a/.", "'runs/a/'"):
+        assert run_name([f"{option}={written}"], str(tmp_path)) == one
+    assert len({one, *(run_name([f"{option}={other}"]) for other in ("a", "/runs/a", "../runs/a"))}) == 4
+    whole = hashlib.blake2b(f"{option}=runs/a/".encode(), digest_size=4).hexdigest()
+    before = f"{option.removeprefix('data.')}=a-{whole}"
+    assert before != one
+    (tmp_path / before).mkdir()
+    (tmp_path / before / "config.yaml").touch()
+    assert run_name([f"{option}=runs/a/"], str(tmp_path)) == before
+    assert run_name([f"{option}=runs/a"], str(tmp_path)) == one
+
+
+def test_a_run_of_a_sweep_is_found_under_the_name_of_before(tmp_path: Path) -> None:
+    given, before = ["method=set", "seed=2", "sweep=methods"], "method=set,seed=2,sweep=methods"
+    assert run_name(given, str(tmp_path)) == "method=set,seed=2"
+    (tmp_path / before).mkdir()
+    (tmp_path / before / "config.yaml").touch()
+    assert run_name(given, str(tmp_path)) == before
 
 
 def test_a_name_of_many_bytes_is_cut_where_a_letter_ends(tmp_path: Path) -> None:

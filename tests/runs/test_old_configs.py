@@ -22,6 +22,7 @@ from lightning_sparse_rnn.runs.old_configs import (
     up_to_date,
     without_usual_options,
 )
+from lightning_sparse_rnn.runs.paths import PATHS
 
 OLD = yaml.safe_load((BEFORE / "finished" / "config.yaml").read_text())
 
@@ -87,6 +88,13 @@ def test_what_a_run_shows_or_saves_makes_no_other_run(override: str) -> None:
     one = composed("trainer.enable_progress_bar=true")
     assert differences(same_runs(one), same_runs(composed(*override.split()))) == []
     assert run_name(override.split()) == "default"  # and none of another name
+
+
+@pytest.mark.parametrize("option", PATHS)
+def test_a_path_makes_one_run_however_it_is_written(option: str) -> None:
+    one = same_runs(composed(f"{option}=runs/a"))
+    assert differences(one, same_runs(composed(f"{option}=./runs//a/"))) == []
+    assert differences(one, same_runs(composed(f"{option}=/runs/a"))) == [f"{option}: runs/a, now /runs/a"]
 
 
 def test_usual_options_of_a_model_are_those_of_runs_without_them() -> None:

@@ -29,6 +29,15 @@ def test_it_names_the_settings_the_test_score_and_the_unigram_line() -> None:
     }
 
 
+def test_epochs_are_whole_numbers_of_one_epoch_as_of_many() -> None:
+    for rows in (ROWS[:1], ROWS, [{**ROWS[0], "epoch": epoch} for epoch in range(40)]):
+        axes = draw_run(rows, []).subfigs[0].axes[0]
+        low, high = axes.get_xlim()
+        shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert shown
+        assert shown == [round(tick) for tick in shown]
+
+
 def test_a_run_that_goes_on_and_one_without_text_have_less() -> None:
     figure = draw_run(ROWS, [], results={"unigram_ppl": None})
     assert list(_lines(figure)) == ["training", "validation"]

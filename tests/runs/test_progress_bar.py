@@ -21,12 +21,12 @@ def test_without_a_terminal_there_is_a_line_per_epoch(
     options = ["trainer.max_epochs=3", "optimizer.nonmono=9"]
     train(small_config(text, tmp_path, *options), tmp_path / "run")
     printed = capsys.readouterr()
-    assert "Epoch 0:" not in printed.out + printed.err
+    assert "Epoch " not in printed.out + printed.err
     lines = [line for line in printed.out.splitlines() if line.startswith("After ")]
-    number = r"\d+\.\d\d"
+    number, guess = r"\d+\.\d\d", r"(a few seconds|about \d+ [\w ]+)"
     said = [
-        rf"After 1 of 3 epochs: train ppl {number}, val ppl {number}, sparsity 67\.0%, \d+ s; 2 epochs, \d+ s left",
-        rf"After 2 of 3 epochs: train ppl {number}, val ppl {number}, sparsity 67\.0%, \d+ s; 1 epoch, \d+ s left",
+        rf"After 1 of 3 epochs: train ppl {number}, val ppl {number}, sparsity 67\.0%, \d+ s; 2 epochs, {guess} left",
+        rf"After 2 of 3 epochs: train ppl {number}, val ppl {number}, sparsity 67\.0%, \d+ s; 1 epoch, {guess} left",
         rf"After 3 of 3 epochs: train ppl {number}, val ppl {number} \(averaged weights\), sparsity 67\.0%, \d+ s",
     ]
     assert all(re.fullmatch(*both) for both in zip(said, lines, strict=True)), lines
@@ -43,10 +43,10 @@ def test_what_is_left_is_reckoned_from_this_session_alone(monkeypatch: pytest.Mo
     left.begin(trainer(4, 10))  # four epochs were trained in another session
     assert left.said(trainer(4, 10), 0.0) == "5 epochs"
     now[0] += 30.0  # half an epoch in 30 s: 5.5 epochs are left
-    assert left.said(trainer(4, 10), 0.5) == "5 epochs, 5 min 30 s"
-    assert left.said(trainer(9, 10), 0.5) == "3 s"
+    assert left.said(trainer(4, 10), 0.5) == "5 epochs, about 6 min"
+    assert left.said(trainer(9, 10), 0.5) == "a few seconds"
     assert left.said(trainer(9, 10), 1.0) == ""
     left.begin(trainer(0, max_steps=100))
     now[0] += 10.0
-    assert left.said(trainer(0, step=20, max_steps=100), 0.3) == "40 s"
+    assert left.said(trainer(0, step=20, max_steps=100), 0.3) == "about 40 s"
     assert left.said(trainer(0), 0.3) == ""
