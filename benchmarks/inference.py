@@ -174,8 +174,10 @@ def _many(given: argparse.Namespace) -> None:
 
 def _sequences(given: argparse.Namespace) -> None:
     """Torch's layers over whole sequences, beside the packed ones."""
-    kinds = [(nn.LSTM, 16)] if given.small else [(nn.LSTM, 400), (nn.LSTM, 650), (nn.GRU, 650), (nn.LSTM, 1500)]
-    shapes = [(3, 2)] if given.small else [(1, 1), (1, 20), (35, 1), (35, 4), (35, 20), (35, 64), (35, 200)]
+    sizes = [16] if given.small else [256, 300, 400, 650, 1500]
+    kinds = [*((nn.LSTM, size) for size in sizes), *((kind, 650) for kind in (nn.GRU, nn.RNN) if not given.small)]
+    many = [(35, columns) for columns in (1, 4, 20, 28, 40, 64, 200)]
+    shapes = [(3, 2)] if given.small else [(1, 1), (1, 20), *many]
     print("| layer, density 0.33 | " + " | ".join(f"{steps} × {columns}" for steps, columns in shapes) + " |")
     print("|---" * (1 + len(shapes)) + "|")
     for kind, size in kinds:
