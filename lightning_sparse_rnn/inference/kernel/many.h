@@ -9,10 +9,10 @@
 
 namespace {
 
-// So many columns are expanded at once, into at most 24 KB; so many groups one after the other are multiplied with the same
-// part of x, of at most so many vectors, and their sums take 256 KB. Every thread has memory of this size, and all together
+// So many columns are expanded at once, into at most 32 KB; so many groups one after the other are multiplied with the same
+// part of x, of at most so many vectors, and their sums take 512 KB. Every thread has memory of this size, and all together
 // have one for the vectors.
-constexpr int64_t COLUMNS = 192, BLOCK = 16, VECTORS = 256;
+constexpr int64_t COLUMNS = 256, BLOCK = 16, VECTORS = 512;
 
 // A length in even parts, at least one: each as long as the next one, or one shorter.
 struct Parts {
