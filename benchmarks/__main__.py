@@ -29,6 +29,7 @@ from benchmarks.floors import measure_floors
 from benchmarks.machine import machine, versions
 from benchmarks.rendering import lines, render_into
 from benchmarks.setting import RECIPE, SMALL, Setting
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 
 BENCHMARKS = (
     "training_step",
@@ -100,4 +101,5 @@ def measure(given: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -28,6 +28,7 @@ import torch
 from benchmarks.epoch_seconds import usual
 from benchmarks.gpu_parts import PARTS, ROOT, Place
 from benchmarks.machine import machine, versions
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 
 __all__ = ["main", "verdicts"]
 
@@ -140,4 +141,5 @@ def _at(found: Any, *names: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -27,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.epoch_seconds import epoch_seconds, usual
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.naming import run_name
 
@@ -42,9 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = [*RECIPE, *given]
     if not torch.cuda.is_available():
         print("There is no GPU here: the run is made on the CPU, where the whole recipe takes weeks.", flush=True)
-    ended = subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides])
-    if ended.returncode:
-        raise SystemExit(ended.returncode)  # it has said why
+    run = subprocess.Popen([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides])
+    try:
+        code = run.wait()
+    finally:  # after Ctrl-C, too, which the run has met as well
+        run.wait()
+    if code:
+        raise SystemExit(code)  # it has said why
     print(summary(folder_of(overrides)))
 
 
@@ -74,4 +79,5 @@ def summary(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import machine, versions
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,4 +96,5 @@ def sweep(processes: int, runs: int, overrides: Sequence[str]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from plain_networks import PlainHighwayNetwork, PlainMoS, PlainOrderedNeuronsLSTM
 
 from lightning_sparse_rnn import SNTASGD
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.data.datamodule import AT_ONCE_IN_EVALUATION
 from lightning_sparse_rnn.models import (
     AWDLSTM,
@@ -178,4 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

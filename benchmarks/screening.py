@@ -31,6 +31,7 @@ from benchmarks.epoch_seconds import epoch_seconds, usual
 from benchmarks.side_by_side import COMMAND
 from benchmarks.variant_results import Variant
 from benchmarks.variant_runs import check_known, runs_of
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.runs.folder import RESULTS
 
 PAPER = "experiment=ptb_stacked_lstm"
@@ -210,4 +211,5 @@ def _results(run: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -1,16 +1,20 @@
 """A minGRU (Feng et al. 2024) of minGRU-pytorch, trained sparse; its gates are given by the name of their weight.
 
-pip install lightning-sparse-rnn minGRU-pytorch
-python with_mingru.py
+pip install minGRU-pytorch
+python examples/with_mingru.py
 """
 
 import pytorch_lightning as pl
 from any_trainer import WaveClassifier, waves
-from minGRU_pytorch import minGRU
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_sparse_rnn import SelfishSparseCallback
+
+try:
+    from minGRU_pytorch import minGRU
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}. This example needs it: pip install minGRU-pytorch") from None
 
 
 class MinimalClassifier(WaveClassifier):

@@ -1,16 +1,20 @@
 """A closed-form continuous-time network (CfC) of ncps, trained sparse.
 
-pip install lightning-sparse-rnn ncps
-python with_ncps.py
+pip install ncps
+python examples/with_ncps.py
 """
 
 import pytorch_lightning as pl
 from any_trainer import WaveClassifier, waves
-from ncps.torch import CfC
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_sparse_rnn import SelfishSparseCallback
+
+try:
+    from ncps.torch import CfC
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}. This example needs it: pip install ncps") from None
 
 
 class ContinuousTimeClassifier(WaveClassifier):

@@ -1,17 +1,21 @@
 """DeepAR of pytorch-forecasting, trained sparse on a ``lightning.pytorch`` Trainer.
 
-pip install lightning-sparse-rnn pytorch-forecasting
-python with_pytorch_forecasting.py
+pip install pytorch-forecasting
+python examples/with_pytorch_forecasting.py
 """
 
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
-from pytorch_forecasting import DeepAR, TimeSeriesDataSet
-from pytorch_forecasting.data import NaNLabelEncoder
-from pytorch_forecasting.metrics import NormalDistributionLoss
 
 from lightning_sparse_rnn import SelfishSparseCallback
+
+try:
+    import pandas as pd
+    from pytorch_forecasting import DeepAR, TimeSeriesDataSet
+    from pytorch_forecasting.data import NaNLabelEncoder
+    from pytorch_forecasting.metrics import NormalDistributionLoss
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}. This example needs it: pip install pytorch-forecasting") from None
 
 SERIES, LENGTH, PAST, FUTURE = 40, 120, 40, 10
 

@@ -1,20 +1,24 @@
 """Spiking recurrent networks of snntorch, trained sparse: leaky neurons with recurrent weights, and a spiking LSTM.
 
-pip install lightning-sparse-rnn snntorch
-python with_snntorch.py RLeaky
-python with_snntorch.py SLSTM
+pip install snntorch
+python examples/with_snntorch.py RLeaky
+python examples/with_snntorch.py SLSTM
 """
 
 import sys
 
 import pytorch_lightning as pl
-import snntorch
 import torch
 from any_trainer import WaveClassifier, waves
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_sparse_rnn import SelfishSparseCallback
+
+try:
+    import snntorch
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}. This example needs it: pip install snntorch") from None
 
 UNITS = 128
 

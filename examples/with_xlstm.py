@@ -1,16 +1,20 @@
 """An sLSTM layer of xlstm (Beck et al. 2024), trained sparse.
 
-pip install lightning-sparse-rnn xlstm
-python with_xlstm.py
+pip install xlstm
+python examples/with_xlstm.py
 """
 
 import pytorch_lightning as pl
 from any_trainer import WaveClassifier, waves
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from xlstm import sLSTMLayer, sLSTMLayerConfig
 
 from lightning_sparse_rnn import SelfishSparseCallback
+
+try:
+    from xlstm import sLSTMLayer, sLSTMLayerConfig
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}. This example needs it: pip install xlstm") from None
 
 
 class ExponentialClassifier(WaveClassifier):

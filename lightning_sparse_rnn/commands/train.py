@@ -46,7 +46,7 @@ def _run(config: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from lightning_sparse_rnn.runs.folder import RESULTS, from_here
+    from lightning_sparse_rnn.runs.folder import from_here
     from lightning_sparse_rnn.runs.jobs import Jobs
 
     hydra_config = HydraConfig.get()
@@ -55,7 +55,7 @@ def _run(config: DictConfig) -> float:
         if hydra_config.mode != RunMode.MULTIRUN:
             with told_plainly(_COMMAND):
                 return _trained(config, folder)
-        with Jobs.around().job(folder.name, found=(folder / RESULTS).exists()), told_plainly(_COMMAND):
+        with Jobs.around().job(folder), told_plainly(_COMMAND):
             _refuse_more_devices(config)
             return _trained(config, folder)
         return math.nan

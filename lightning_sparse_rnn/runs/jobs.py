@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_sparse_rnn.runs.folder import LOCK, remove_if_unused
+from lightning_sparse_rnn.runs.folder import LOCK, RESULTS, remove_if_unused
 from lightning_sparse_rnn.utilities.durations import rough_duration
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
@@ -172,26 +172,25 @@ class Jobs:
         return cls(Path(os.environ[_VARIABLE]))
 
     @contextmanager
-    def job(self, name: str, found: bool = False) -> Iterator[None]:
+    def job(self, folder: Path) -> Iterator[None]:
         """Note how the block ends and go on, whatever happens in it, unless someone interrupts it; say how far all are.
 
         Args:
-            name: what the run is called.
-            found: it had been finished before, and takes no time.
+            folder: that of the run. One that has results had been finished before, and takes no time.
         """
-        began = time.monotonic()
+        began, found = time.monotonic(), (folder / RESULTS).exists()
         try:
             yield
-            self._note(name, _FINISHED, seconds=None if found else time.monotonic() - began)
+            self._note(folder, _FINISHED, seconds=None if found else time.monotonic() - began)
         except (RunInterrupted, KeyboardInterrupt):
             raise
         except RunIsElsewhere as reason:
             print(reason, flush=True)
-            self._note(name, _ELSEWHERE)
+            self._note(folder, _ELSEWHERE)
         except SystemExit as reason:
-            self._fail(name, str(reason))
+            self._fail(folder, str(reason))
         except Exception:
-            self._fail(name, traceback.format_exc())
+            self._fail(folder, traceback.format_exc())
         print(self.progress(), flush=True)
 
     @property
@@ -201,26 +200,29 @@ class Jobs:
 
     @property
     def elsewhere(self) -> list[str]:
-        """The names of the runs that other commands are working on."""
+        """The names of the runs that were left to other commands, and have no results yet."""
         return self._names(_ELSEWHERE)
 
     @property
     def finished(self) -> list[str]:
-        """The names of the runs that have ended well."""
+        """The names of the runs that have ended well, in other commands too."""
         return self._names(_FINISHED)
 
     def progress(self) -> str:
         """Say how many runs have ended, and how, and about how long the others will take."""
         notes, runs = self._notes(), os.environ.get(_RUNS)
         ended = f"{len(notes)} of {runs} runs" if runs else f"{len(notes)} runs so far"
-        counts = {"done": self.finished, "running elsewhere": self.elsewhere, "failed": self.failed}
+        counts = {"done": self.finished, "elsewhere": self.elsewhere, "failed": self.failed}
         how = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names or what == "done")
         took = [note["seconds"] for note in notes if note["seconds"] is not None]
         left = int(runs) - len(notes) if runs else 0
         if not took or left < 1:
             return f"[{ended}] {how}"
         at_once = len({note["process"] for note in notes})
-        return f"[{ended}] {how}; {rough_duration(left * sum(took) / len(took) / at_once)} left"
+        # Other commands will take as many of those left as they took of those so far.
+        elsewhere = sum(note["end"] == _ELSEWHERE for note in notes)
+        seconds = left * sum(took) / (len(took) + elsewhere) / at_once
+        return f"[{ended}] {how}; {rough_duration(seconds)} left"
 
     def summary(self) -> str:
         """Say what there is left to do, and what other processes have done; nothing if all went well in this one."""
@@ -229,7 +231,7 @@ class Jobs:
         if done:
             lines += ["These runs have finished:", *(f"  {name}" for name in done)]
         if self.elsewhere:
-            lines += ["Other processes are working on:", *(f"  {name}" for name in self.elsewhere)]
+            lines += ["Left to other processes, and not finished yet:", *(f"  {name}" for name in self.elsewhere)]
         failed = [note for note in self._notes() if note["end"] == _FAILED]
         if failed:
             lines.append("These runs have failed:")
@@ -239,22 +241,27 @@ class Jobs:
             lines.append("The same command tries them again, and none that is finished.")
         return "\n".join(lines)
 
-    def _fail(self, name: str, reason: str) -> None:
-        print(f"This run has failed, others go on: {name}\n{reason}", file=sys.stderr, flush=True)
+    def _fail(self, folder: Path, reason: str) -> None:
+        print(f"This run has failed, others go on: {folder.name}\n{reason}", file=sys.stderr, flush=True)
         told = [line for line in reason.splitlines() if line.strip()] or [""]
-        self._note(name, _FAILED, told[-1] if told[0].startswith("Traceback") else told[0])
+        self._note(folder, _FAILED, told[-1] if told[0].startswith("Traceback") else told[0])
 
-    def _note(self, name: str, end: str, reason: str = "", seconds: float | None = None) -> None:
+    def _note(self, run: Path, end: str, reason: str = "", seconds: float | None = None) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        note = {"name": name, "end": end, "reason": reason, "process": _process(), "seconds": seconds}
-        write_json(self._folder / f"{secrets.token_hex(8)}.json", note)
+        note = {"name": run.name, "end": end, "reason": reason, "process": _process(), "seconds": seconds}
+        write_json(self._folder / f"{secrets.token_hex(8)}.json", {**note, "results": str((run / RESULTS).absolute())})
 
     def _names(self, end: str) -> list[str]:
-        return [note["name"] for note in self._notes() if note["end"] == end]
+        return [note["name"] for note in self._notes() if _end(note) == end]
 
     def _notes(self) -> list[dict[str, Any]]:
         notes = [json.loads(path.read_text(encoding="utf-8")) for path in self._folder.glob("[!.]*.json")]
         return sorted(notes, key=lambda note: str(note["name"]))
+
+
+def _end(note: dict[str, Any]) -> str:
+    """How a run has ended by now: another command may have finished it since it was left to that."""
+    return _FINISHED if note["end"] == _ELSEWHERE and Path(note["results"]).exists() else str(note["end"])
 
 
 def _process() -> str:

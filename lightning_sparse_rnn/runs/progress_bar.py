@@ -17,17 +17,20 @@ from lightning_sparse_rnn.utilities.durations import duration, rough_duration
 
 __all__ = ["EpochLines", "PerplexityProgressBar", "TimeLeft"]
 
+_SECONDS = 2.0
+
 
 class PerplexityProgressBar(TQDMProgressBar):
     """One bar per epoch, which stays, with perplexities, the sparsity, and the epochs and the time that are left.
 
     Args:
-        refresh_rate: after how many batches it is drawn again.
+        refresh_rate: after how many batches it is drawn again. Where they are slow, it is after two seconds.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=True)
         self._left = TimeLeft()
+        self._drawn = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -52,6 +55,14 @@ class PerplexityProgressBar(TQDMProgressBar):
         if left := self._left.said(trainer, batches.processed / max(1.0, trainer.num_training_batches)):
             metrics["left"] = left
         return metrics
+
+    def _should_update(self, current: int, total: int) -> bool:
+        # Of a large network on a CPU twenty batches take minutes, in which a bar that stands still looks broken.
+        now = time.monotonic()
+        late = self.is_enabled and now - self._drawn >= _SECONDS
+        if due := late or super()._should_update(current, total):
+            self._drawn = now
+        return due
 
 
 class EpochLines(Checkpoint):

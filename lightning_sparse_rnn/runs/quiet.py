@@ -12,6 +12,7 @@ _WARNINGS = (
     r"(Checkpoint|Experiment logs) directory .* exists and is not empty",
     # Lightning's own use of torch.
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
+    r"torch\.distributed\.nn\.functional\.all_gather is deprecated",
     r"You are using `torch\.load` with `weights_only=False`",  # before torch 2.6
 )
 _MESSAGES = (

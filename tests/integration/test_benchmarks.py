@@ -103,6 +103,28 @@ class TestHeadline:
         folder = folder_of([*RECIPE, "data.root=x", "output=/y"])
         assert folder == Path("/y/matmul_precision=high,experiment=ptb_stacked_lstm,root=x")
 
+    def test_ctrl_c_waits_for_the_run_which_keeps_what_it_has(
+        self, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from benchmarks import headline
+
+        waited = []
+
+        class Run:
+            def __init__(self, command: list[str]) -> None:
+                assert "experiment=ptb_stacked_lstm" in command
+
+            def wait(self) -> int:
+                waited.append(self)
+                if len(waited) == 1:
+                    raise KeyboardInterrupt
+                return 1
+
+        monkeypatch.setattr(headline.subprocess, "Popen", Run)
+        with pytest.raises(KeyboardInterrupt):
+            headline.main(["data.root=x"])
+        assert len(waited) == 2
+
     def test_summary(self, benchmarks: Path, tmp_path: Path) -> None:
         from benchmarks.headline import summary
 

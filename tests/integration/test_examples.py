@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -45,6 +46,26 @@ def run(name: str, cuts: dict[str, str], folder: Path, *arguments: str) -> str:
 )
 def test_an_example_runs(name: str, cuts: dict[str, str], said: str, tmp_path: Path) -> None:
     assert said in run(name, cuts, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "package"),
+    [
+        ("with_snntorch", "snntorch", "snntorch"),
+        ("with_ncps", "ncps", "ncps"),
+        ("with_mingru", "minGRU_pytorch", "minGRU-pytorch"),
+        ("with_xlstm", "xlstm", "xlstm"),
+        ("with_pytorch_forecasting", "pytorch_forecasting", "pytorch-forecasting"),
+    ],
+)
+def test_an_example_whose_package_is_missing_says_so_in_one_line(
+    name: str, needs: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setitem(sys.modules, needs, None)
+    with pytest.raises(SystemExit) as raised:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert re.fullmatch(f".+\\. This example needs it: pip install {package}", str(raised.value))
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_two_nodes_train_as_one_process(start: Start, text: Path, tmp_path: Path
         for node in nodes:
             node.kill()
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
+    assert "deprecated" not in "".join(said)
     (path,) = (tmp_path / "shared").rglob(RESULTS)  # one run, written by the first process
     together = json.loads(path.read_text())
     alone = train(small_config(text, tmp_path, *SMALL, "data.batch_size=8"), tmp_path / "alone")

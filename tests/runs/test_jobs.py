@@ -175,9 +175,9 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     assert ended.failed == []
     assert ended.elsewhere == [claimed.name]
     said = capsys.readouterr().out
-    assert "Other processes are working on:" in said
-    assert "[1 of 2 runs] 0 done, 1 running elsewhere\n" in said
-    assert "[2 of 2 runs] 1 done, 1 running elsewhere\n" in said
+    assert "Left to other processes, and not finished yet:" in said
+    assert "[1 of 2 runs] 0 done, 1 elsewhere\n" in said
+    assert "[2 of 2 runs] 1 done, 1 elsewhere\n" in said
     assert not (claimed / "results.json").exists()
     with pytest.raises(RunIsElsewhere, match="Another process is working on the run in"), worked_on(claimed):
         pass
@@ -254,25 +254,28 @@ def test_how_far_a_sweep_is(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    runs = tmp_path / "results"
+    (runs / "found").mkdir(parents=True)
+    (runs / "found" / "results.json").touch()
     with Jobs.of_a_command(tmp_path / "runs", runs=5) as all_jobs:
-        with all_jobs.job("found", found=True):
+        with all_jobs.job(runs / "found"):
             pass
         for name, seconds in (("one", 100.0), ("two", 300.0)):
-            with all_jobs.job(name):
+            with all_jobs.job(runs / name):
                 now[0] += seconds
-        with all_jobs.job("bad"):
+        with all_jobs.job(runs / "bad"):
             raise SystemExit("no")
-        with all_jobs.job("held"):
+        with all_jobs.job(runs / "held"):
             raise RunIsElsewhere("It is elsewhere.")
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == [
         "[1 of 5 runs] 1 done",
         "[2 of 5 runs] 2 done; about 5 min left",
         "[3 of 5 runs] 3 done; about 7 min left",
         "[4 of 5 runs] 3 done, 1 failed; about 3 min left",
-        "[5 of 5 runs] 3 done, 1 running elsewhere, 1 failed",
+        "[5 of 5 runs] 3 done, 1 elsewhere, 1 failed",
     ]
     assert not (tmp_path / "runs").exists()
-    with Jobs.of_a_command(tmp_path / "runs") as unknown, unknown.job("one"):
+    with Jobs.of_a_command(tmp_path / "runs") as unknown, unknown.job(runs / "one"):
         pass
     assert "[1 runs so far] 1 done" in capsys.readouterr().out
 
@@ -280,7 +283,7 @@ def test_how_far_a_sweep_is(
 COMMAND_IN_HAND = """
 import pathlib, sys
 from lightning_sparse_rnn.runs.jobs import Jobs
-with Jobs.of_a_command(pathlib.Path(sys.argv[1])) as jobs, jobs.job("one"):
+with Jobs.of_a_command(pathlib.Path(sys.argv[1])) as jobs, jobs.job(pathlib.Path("one")):
     print("begun", flush=True)
     sys.stdin.read()
 """
@@ -299,7 +302,7 @@ def test_what_a_killed_sweep_has_left_is_removed_by_the_next_one_and_nothing_els
     assert other.stdout is not None
     assert other.stdout.readline() == "begun\n"
     (theirs,) = folders_of_commands(tmp_path)
-    with Jobs.of_a_command(tmp_path) as ours, ours.job("two"):  # while the other is at work
+    with Jobs.of_a_command(tmp_path) as ours, ours.job(Path("two")):  # while the other is at work
         assert len(folders_of_commands(tmp_path)) == 2
     assert folders_of_commands(tmp_path) == {theirs}
     other.kill()
@@ -323,6 +326,30 @@ def test_what_a_killed_sweep_has_left_is_removed_by_the_next_one_and_nothing_els
     assert folders_of_commands(tmp_path) == {without_lock}
 
 
+def test_a_run_that_another_command_has_finished_since_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    monkeypatch.chdir(tmp_path)
+    with Jobs.of_a_command(Path("runs"), runs=6) as ours:
+        for name in ("first", "third"):
+            with ours.job(Path("runs") / name):
+                raise RunIsElsewhere("It is elsewhere.")
+        Path("runs/first").mkdir()
+        Path("runs/first/results.json").touch()
+        for name in ("second", "fourth"):
+            with ours.job(Path("runs") / name):
+                now[0] += 60.0
+        assert (ours.finished, ours.elsewhere) == (["first", "fourth", "second"], ["third"])
+        assert ours.summary().splitlines() == ["Left to other processes, and not finished yet:", "  third"]
+        Path("runs/third").mkdir()
+        Path("runs/third/results.json").touch()
+        assert ours.summary() == ""
+    # Two commands share the runs: the two that are left take one of them a minute.
+    assert capsys.readouterr().out.splitlines()[-1] == "[4 of 6 runs] 3 done, 1 elsewhere; about 1 min left"
+
+
 def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(text: Path, tmp_path: Path) -> None:
     sparse = train(small_config(text, tmp_path, "sparsity=0.5", "trainer.max_epochs=1"), tmp_path / "sparse")
     small = train(
@@ -333,15 +360,16 @@ def test_a_small_dense_network_has_no_more_weights_than_the_sparse_one_has_live(
 
 
 OTHER_PROCESS = """
+from pathlib import Path
 from lightning_sparse_rnn.runs.folder import remove_if_unused
 from lightning_sparse_rnn.runs.jobs import Jobs, RunIsElsewhere
-with Jobs.around().job("good"):
+with Jobs.around().job(Path("good")):
     pass
-with Jobs.around().job("bad"):
+with Jobs.around().job(Path("bad")):
     raise ValueError("no such thing")
-with Jobs.around().job("worse"):
+with Jobs.around().job(Path("worse")):
     raise SystemExit("sparse-rnn-train: Expected another.\\n(And more.)")
-with Jobs.around().job("held"):
+with Jobs.around().job(Path("held")):
     raise RunIsElsewhere("It is elsewhere.")
 """
 
@@ -354,7 +382,7 @@ def test_how_runs_in_other_processes_end_is_known_where_the_command_was_given(tm
         assert ours.summary().splitlines() == [
             "These runs have finished:",
             "  good",
-            "Other processes are working on:",
+            "Left to other processes, and not finished yet:",
             "  held",
             "These runs have failed:",
             "  bad: ValueError: no such thing",

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from lightning_runs import QUIET
+from pytorch_lightning import Trainer
+from pytorch_lightning.demos.boring_classes import BoringModel
 from small_runs import small_config
 
 from lightning_sparse_rnn.runs import progress_bar
-from lightning_sparse_rnn.runs.progress_bar import TimeLeft
+from lightning_sparse_rnn.runs.progress_bar import PerplexityProgressBar, TimeLeft
 from lightning_sparse_rnn.runs.training import train
+
+pytestmark = QUIET
 
 
 def test_without_a_terminal_there_is_a_line_per_epoch(
@@ -30,6 +35,39 @@ def test_without_a_terminal_there_is_a_line_per_epoch(
         rf"After 3 of 3 epochs: train ppl {number}, val ppl {number} \(averaged weights\), sparsity 67\.0%, \d+ s",
     ]
     assert all(re.fullmatch(*both) for both in zip(said, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(0.01, [1, 4, 6]), (1.5, [1, 3, 4, 6])])
+def test_the_bar_is_drawn_after_so_many_batches_or_seconds(
+    seconds: float, drawn: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: now[0])
+
+    class Slow(BoringModel):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            now[0] += seconds
+
+    class Bar(PerplexityProgressBar):
+        at: ClassVar[list[int]] = []
+
+        def get_metrics(self, *args: Any) -> dict[str, Any]:
+            self.at.append(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+            return {}
+
+    bar = Bar(refresh_rate=4)
+    Trainer(
+        max_epochs=1,
+        limit_train_batches=6,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        callbacks=[bar],
+    ).fit(Slow())
+    assert sorted(set(bar.at)) == drawn
 
 
 def trainer(epoch: int, max_epochs: int = -1, step: int = 0, max_steps: int = -1) -> Any:
