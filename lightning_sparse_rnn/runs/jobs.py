@@ -213,7 +213,7 @@ class Jobs:
     def progress(self) -> str:
         """Say how many runs have ended, and how, and about how long the others will take."""
         notes, runs = self._notes(), os.environ.get(_RUNS)
-        ended = f"{len(notes)} of {counted(runs, 'run')}" if runs else f"{counted(len(notes), 'run')} so far"
+        ended = f"{len(notes)} of {counted(int(runs), 'run')}" if runs else f"{counted(len(notes), 'run')} so far"
         counts = {"done": self.finished, "running elsewhere": self.elsewhere, "failed": self.failed}
         how = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names or what == "done")
         took = [note["seconds"] for note in notes if note["seconds"] is not None]
