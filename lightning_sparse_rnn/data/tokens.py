@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lightning_sparse_rnn.data.texts import EOS, UNKNOWN
+from lightning_sparse_rnn.utilities.extras import extra
 
 __all__ = ["CALLED", "TOKENS", "Pieces", "choose", "join", "learn_pieces", "split", "tokenize"]
 
@@ -84,7 +85,7 @@ def learn_pieces(text: str, size: int) -> Pieces:
         size: how many tokens there are to be, `<unk>` and `<eos>` among them; fewer where the text has not as many.
 
     Raises:
-        ImportError: the package `tokenizers` is not installed.
+        ModuleNotFoundError: the package `tokenizers` is not installed.
         ValueError: there is no room for the 256 bytes.
     """
     if size < 256 + 2:
@@ -106,7 +107,7 @@ class Pieces:
         model: what Hugging Face's `tokenizers` wrote, as JSON.
 
     Raises:
-        ImportError: the package `tokenizers` is not installed.
+        ModuleNotFoundError: the package `tokenizers` is not installed.
     """
 
     def __init__(self, model: str) -> None:
@@ -148,10 +149,5 @@ def _ended(text: str) -> str:
 
 
 def _library() -> Any:
-    try:
+    with extra("bpe", "Text in pieces of words"):
         return importlib.import_module("tokenizers")
-    except ImportError as error:
-        raise ImportError(
-            "Text in pieces of words needs the package `tokenizers`. Install it with `pip install "
-            "'lightning-sparse-rnn[bpe]'`, or choose data.tokens=words or data.tokens=characters."
-        ) from error

@@ -118,7 +118,7 @@ class InitialWeights:
         rank_zero_info(
             "The topology is that of the checkpoint."
             if state
-            else f"{self.path.name} holds weights alone: the topology is those that are not zero."
+            else f"{self.path.name} holds weights alone: those that are not zero are live."
         )
         if not state:
             return instantiate(method, allocation="nonzero")

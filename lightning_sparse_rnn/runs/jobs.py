@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning_sparse_rnn.runs.folder import LOCK, RESULTS, remove_if_unused
+from lightning_sparse_rnn.utilities.counting import counted
 from lightning_sparse_rnn.utilities.durations import rough_duration
 from lightning_sparse_rnn.utilities.whole_files import write_json
 
@@ -211,7 +212,7 @@ class Jobs:
     def progress(self) -> str:
         """Say how many runs have ended, and how, and about how long the others will take."""
         notes, runs = self._notes(), os.environ.get(_RUNS)
-        ended = f"{len(notes)} of {runs} runs" if runs else f"{len(notes)} runs so far"
+        ended = f"{len(notes)} of {counted(int(runs), 'run')}" if runs else f"{counted(len(notes), 'run')} so far"
         counts = {"done": self.finished, "elsewhere": self.elsewhere, "failed": self.failed}
         how = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names or what == "done")
         took = [note["seconds"] for note in notes if note["seconds"] is not None]

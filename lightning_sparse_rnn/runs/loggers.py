@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-__all__ = ["ResumableCSVLogger", "finish", "hyperparameters", "log_end", "make_loggers"]
+__all__ = ["ResumableCSVLogger", "begin", "finish", "hyperparameters", "log_end", "make_loggers"]
 
 
 def make_loggers(config: DictConfig) -> list[Logger]:
@@ -48,6 +48,25 @@ def hyperparameters(config: DictConfig) -> dict[str, Any]:
         "run_seed": config.seed,
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def begin(logger: Logger, told: Mapping[str, Any]) -> None:
+    """Tell a logger what run it is, with which trackers begin theirs.
+
+    Args:
+        logger: one of the run's.
+        told: the run's hyperparameters.
+
+    Raises:
+        ConnectionError: the tracker did not begin, for want of an account or a network for instance.
+    """
+    try:
+        logger.log_hyperparams(dict(told))
+    except Exception as error:  # each tracker has errors of its own
+        raise ConnectionError(
+            f"{type(logger).__name__} did not begin. Expected a tracker that can be reached, or logger=none; "
+            f"it says: {error}"
+        ) from error
 
 
 def log_end(trainer: pl.Trainer, results: Mapping[str, Any], picture: Any) -> None:

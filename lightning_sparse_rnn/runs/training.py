@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -20,7 +21,7 @@ from lightning_sparse_rnn.runs.config_checks import check_config
 from lightning_sparse_rnn.runs.continuing import Continued, begin_longer, compared, shorter_runs_beside
 from lightning_sparse_rnn.runs.folder import CHECKPOINTS, PICTURE, RESULTS
 from lightning_sparse_rnn.runs.jobs import RunInterrupted, worked_on
-from lightning_sparse_rnn.runs.loggers import finish, hyperparameters, log_end
+from lightning_sparse_rnn.runs.loggers import begin, finish, hyperparameters, log_end
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.parts import Parts, make_parts
 from lightning_sparse_rnn.runs.quiet import quiet
@@ -89,14 +90,16 @@ def _finished(folder: Path) -> dict[str, Any]:
 @contextmanager
 def _logged(parts: Parts, config: DictConfig) -> Iterator[None]:
     """Tell the run's loggers what run it is, and close them however it ends."""
-    loggers, status = parts.trainer.loggers, "failed"
+    begun: list[Logger] = []  # asked to end, one that did not begin would try to once more
+    status = "failed"
     try:
-        for logger in loggers:
-            logger.log_hyperparams(hyperparameters(config))
+        for logger in parts.trainer.loggers:
+            begin(logger, hyperparameters(config))
+            begun.append(logger)
         yield
         status = "success"
     finally:
-        finish(loggers, status)
+        finish(begun, status)
 
 
 def _fit(parts: Parts, folder: Path) -> None:

@@ -127,10 +127,11 @@ class TestPieces:
 
 def test_pieces_without_the_package_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(tokens_module.importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r"lightning-sparse-rnn\[bpe\]"):
+    expected = r"Text in pieces of words needs tokenizers. Install it with: pip install 'lightning-sparse-rnn\[bpe\]'"
+    with pytest.raises(ModuleNotFoundError, match=expected):
         Vocabulary.from_text(TEXT, "bpe", max_vocabulary=300)
 
 

@@ -51,7 +51,7 @@ def test_text_of_ones_own_is_all_it_takes(
 
 
 def test_what_misses_an_extra_says_which(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[report\]'"):
@@ -60,4 +60,6 @@ def test_what_misses_an_extra_says_which(
         run_train(monkeypatch, "data=ptb", f"data.cache_dir={tmp_path / 'new'}")
     with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[tensorboard\]'"):
         run_train(monkeypatch, "logger=tensorboard")
+    with pytest.raises(SystemExit, match=r"pip install 'lightning-sparse-rnn\[bpe\]'"):
+        run_train(monkeypatch, "data=folder", f"data.root={text}", "data.tokens=bpe", "data.max_vocabulary=300")
     capsys.readouterr()

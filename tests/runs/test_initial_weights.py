@@ -94,7 +94,7 @@ def test_other_text_is_read_with_the_vocabulary_of_the_checkpoint(
     config = small_config(text, tmp_path, *options)
     whole = train(config, tmp_path / "whole")
     assert re.search(r"does not know are read as <unk>: \d+\.\d% of the train text, \d", caplog.text)
-    assert "best.ckpt holds weights alone: the topology is those that are not zero" in caplog.text
+    assert "best.ckpt holds weights alone: those that are not zero are live." in caplog.text
     saved, first = (
         torch.load(tmp_path / run / "best.ckpt", weights_only=True)["TextDataModule"]["text"]["tokens"]
         for run in ("whole", "sparse")

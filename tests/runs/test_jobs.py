@@ -277,7 +277,7 @@ def test_how_far_a_sweep_is(
     assert not (tmp_path / "runs").exists()
     with Jobs.of_a_command(tmp_path / "runs") as unknown, unknown.job(runs / "one"):
         pass
-    assert "[1 runs so far] 1 done" in capsys.readouterr().out
+    assert "[1 run so far] 1 done" in capsys.readouterr().out
 
 
 COMMAND_IN_HAND = """

@@ -96,6 +96,23 @@ def test_a_run_that_fails_is_closed_as_failed(
     assert tracker.ends[-1] == "failed"
 
 
+def test_a_tracker_that_does_not_begin_is_told_plainly_and_asked_once(
+    tracker: type[Tracker], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def no_account(self: Tracker) -> Session:
+        asked.append(self)
+        raise RuntimeError("No account.")
+
+    monkeypatch.setattr(Tracker, "experiment", property(no_account))
+    expected = "Tracker did not begin. Expected a tracker that can be reached, or logger=none; it says: No account."
+    with pytest.raises(ConnectionError, match=expected):
+        train(config_of(text, tmp_path), tmp_path / "run")
+    assert len(asked) == 1
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
 def test_no_metrics_name_is_a_folder_of_anothers(tracker: type[Tracker], text: Path, tmp_path: Path) -> None:
     train(config_of(text, tmp_path), tmp_path / "run")
     (session,) = tracker.sessions
