@@ -62,6 +62,11 @@ VARIANTS = {
     "dense": Variant("dense: three times the weights", DENSE),
     "dense_dropout03": Variant("dense with dropout 0.3", (*DENSE, "model.network.dropout=0.3"), "dense"),
     "dense_dropout04": Variant("dense with dropout 0.4", (*DENSE, "model.network.dropout=0.4"), "dense"),
+    "dense_dropout04_tied": Variant(
+        "dense with dropout 0.4, one matrix for embedding and decoder, 348 units",
+        (*DENSE, "model.network.dropout=0.4", *TIED),
+        "dense_dropout04",
+    ),
     "dense_lr20": Variant("dense with learning rate 20 instead of 30", (*DENSE, "optimizer.lr=20"), "dense"),
     "dense_lr40": Variant("dense with learning rate 40", (*DENSE, "optimizer.lr=40"), "dense"),
     "small_dense": Variant("a dense network of as few weights", ("method=small_dense",)),
