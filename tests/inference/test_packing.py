@@ -127,7 +127,7 @@ def test_every_path_steps_as_the_portable_one(path: str, mode: int) -> None:
 def test_every_path_steps_from_its_input_as_from_the_inputs_product(path: str, mode: int, dtype: torch.dtype) -> None:
     steps, size, gates = 3, 21, (4, 3, 1, 1)[mode]
     rows, hidden = gates * size, pack(weight(gates * size, size), dtype)
-    for columns, vectors in ((16, 25), (261, 61), (37, 300)):  # more columns than a strip has, more vectors than a part
+    for columns, vectors in ((16, 25), (261, 61), (37, 600)):  # more columns than a strip has, more vectors than a part
         own = pack(weight(rows, columns), dtype)
         x, bias = torch.randn(steps, vectors, columns), torch.randn(rows)
         h, c = torch.randn(vectors, size), torch.randn(vectors, size)

@@ -77,7 +77,7 @@ INLINE Lanes expand(const T* values, uint32_t mask) {
 
 #elif defined(__AVX512F__)
 
-constexpr int WIDEST = 24, GROUPS = 2;
+constexpr int WIDEST = 28, GROUPS = 2;
 constexpr bool TRANSPOSES = true;
 using Lanes = __m512;
 INLINE Lanes load(const float* from) { return _mm512_loadu_ps(from); }

@@ -227,7 +227,7 @@ void linear(const Product<T>& product, int64_t vectors, const Output& output, in
   // The least of these widths that holds all vectors; those that a processor has no room for are not made.
 #define WIDTH(N) \
   if (vectors <= N && N <= WIDEST) return few<(N <= WIDEST ? N : 1)>(product, vectors, output, threads);
-  WIDTH(1) WIDTH(2) WIDTH(4) WIDTH(6) WIDTH(8) WIDTH(12) WIDTH(16) WIDTH(20) WIDTH(24)
+  WIDTH(1) WIDTH(2) WIDTH(4) WIDTH(6) WIDTH(8) WIDTH(12) WIDTH(16) WIDTH(20) WIDTH(24) WIDTH(28)
 #undef WIDTH
   many(&product, 1, vectors, output, threads);
 }
