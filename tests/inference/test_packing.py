@@ -24,7 +24,7 @@ DTYPES = list(KINDS)
 #: rows and columns than are expanded at once.
 SHAPES = [(37, 101), (64, 48), (5, 7), (16, 1), (1, 300), (300, 261)]
 #: Those around the widths of tiles, and around what is done at once.
-VECTORS = [1, 2, 3, 4, 5, 6, 7, 12, 13, 20, 24, 25, 61, 250, 512, 513]
+VECTORS = [1, 2, 3, 4, 5, 6, 7, 12, 13, 20, 24, 25, 28, 29, 61, 250, 512, 513]
 
 
 def weight(rows: int, columns: int, density: float = 0.33) -> Tensor:
