@@ -30,6 +30,7 @@ struct Group {
 
   INLINE Lanes one() {
     const uint32_t mask = *masks++;
+    __builtin_prefetch(values + AHEAD / sizeof(T));
     const Lanes result = expand(values, mask);
     values += __builtin_popcount(mask);
     return result;
