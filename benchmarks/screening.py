@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("variants", nargs="*", metavar="variant", help=f"any of {', '.join(VARIANTS)}")
     parser.add_argument("--root", type=Path, help="folder of the Penn Treebank: ptb.train.txt, …")
     parser.add_argument("--output", type=Path, default=Path("runs/screening"), help="where runs go (runs/screening)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of each (1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="these seeds of each, not so many (1)")
     parser.add_argument("--minutes", type=float, help="for all runs together")
     parser.add_argument("--table", action="store_true", help="make no runs, print those there are")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more overrides, to try it small")

@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("variants", nargs="*", metavar="variant", help=f"any of {', '.join(VARIANTS)}")
     parser.add_argument("--root", type=Path, help="folder of the Penn Treebank: ptb.train.txt, …")
     parser.add_argument("--output", type=Path, default=Path("runs/variants"), help="where runs go (runs/variants)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of each (1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="these seeds of each, not so many (1)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time (1); several share the cores")
     parser.add_argument("--table", action="store_true", help="make no runs, print those there are")
     parser.add_argument("--json", type=Path, default=RECORDS, help="where what runs reached is recorded")
@@ -199,7 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Those that other commands have made, too.
     folders = [path.parent for path in given.output.glob(f"*/{RESULTS}")]
     record(*(folder for folder in folders if folder.name.rpartition(".")[0] in VARIANTS))
-    print(table(VARIANTS, read_records(given.json)))
+    records = read_records(given.json)
+    if given.table and not records:
+        raise SystemExit(
+            f"Expected runs recorded in {given.json} or finished ones in {given.output}, got none. Say where with "
+            "--json or --output, or make them, without --table."
+        )
+    print(table(VARIANTS, records))
     if failed:
         raise SystemExit("These runs have failed; the same command tries them again: " + ", ".join(map(str, failed)))
 

@@ -234,6 +234,15 @@ def test_what_is_no_variant_is_named(variants, capsys: pytest.CaptureFixture[str
         assert message in capsys.readouterr().err
 
 
+def test_a_table_of_nothing_says_where_runs_were_looked_for(
+    small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^Expected runs recorded in .*, got none.*$") as raised:
+        small("--table")
+    assert f"{tmp_path / 'all.json'} or finished ones in {tmp_path / 'runs'}, " in str(raised.value)
+    assert capsys.readouterr().out == ""
+
+
 def test_old_values_come_back(variants, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.variant_rules import KeepsOldValues
 
