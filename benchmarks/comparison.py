@@ -25,6 +25,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.report.groups import settings_of
 from lightning_sparse_rnn.report.significance import paired_difference
 from lightning_sparse_rnn.runs.folder import RESULTS
@@ -288,4 +289,5 @@ def _difference(values: Mapping[str, float], reference: Mapping[str, float]) -> 
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.machine import machine, versions
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.inference import compress
 from lightning_sparse_rnn.inference.build import kernel
 from lightning_sparse_rnn.inference.compression import REPLACED, held_bytes
@@ -290,4 +291,5 @@ def _time(seconds: float) -> str:
 TABLES = {"products": _products, "many": _many, "sequences": _sequences, "networks": _networks}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible():
+        main(sys.argv[1:])

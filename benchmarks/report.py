@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.report.files import write_report
 from lightning_sparse_rnn.sparsity.mask_files import save_masks
 from lightning_sparse_rnn.utilities.whole_files import write_csv
@@ -104,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -42,6 +42,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from lightning_sparse_rnn import NonMonotonicAveraging, SelfishSparseCallback
 from lightning_sparse_rnn.checkpoints.reading import find_last_good
 from lightning_sparse_rnn.checkpoints.writing import WholeFileCheckpointIO
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.models import LanguageModel
 
@@ -270,4 +271,5 @@ def write_text(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

@@ -28,7 +28,9 @@ from pathlib import Path
 from benchmarks.side_by_side import make_runs
 from benchmarks.variant_results import Variant, check_lengths, merged, read_records, recorded, table, write_records
 from benchmarks.variant_runs import check_known, runs_of
+from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.runs.folder import RESULTS
+from lightning_sparse_rnn.runs.jobs import RunInterrupted
 from lightning_sparse_rnn.utilities.whole_files import write_text
 
 RECORDS = Path(__file__).parent / "results" / "variants.json"
@@ -193,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             failed = make_runs(runs, given.processes, record)
         except KeyboardInterrupt:
-            raise SystemExit(
+            raise RunInterrupted(
                 "Interrupted. The same command goes on from the last epoch that each run has finished."
             ) from None
     # Those that other commands have made, too.
@@ -223,4 +225,5 @@ def write_frequent_words(root: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

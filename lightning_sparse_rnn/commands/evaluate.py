@@ -13,6 +13,7 @@ from lightning_sparse_rnn.runs.folder import BEST
 __all__ = ["main"]
 
 
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the test loss and perplexity of a run's best checkpoint, or of another file, as JSON."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-test", description=main.__doc__)
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "overrides", nargs="*", default=[], help="values of its config to change, as in data.test_batch_size=1"
     )
     given = parser.parse_intermixed_args(arguments)
-    with interruptible(), told_plainly("sparse-rnn-test"):
+    with told_plainly("sparse-rnn-test"):
         # Here, since it takes seconds, for which the help should not wait.
         from lightning_sparse_rnn.runs.quiet import quiet
         from lightning_sparse_rnn.runs.testing import check_read, config_of, test, test_file

@@ -15,6 +15,7 @@ from lightning_sparse_rnn.runs.folder import BEST, CARD, EXPORTED
 __all__ = ["main"]
 
 
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the averaged, masked weights of a run's best checkpoint, or of another one, as a file."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-export", description=main.__doc__)
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     output = given.output or given.run / FORMATS[given.format].name
     checkpoint = given.checkpoint or given.run / BEST
-    with interruptible(), told_plainly("sparse-rnn-export"):
+    with told_plainly("sparse-rnn-export"):
         _check_options(given)
         # Here, since it takes seconds, for which the help should not wait.
         import torch

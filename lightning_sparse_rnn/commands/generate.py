@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # it takes seconds, for which the help should not wait
 __all__ = ["main"]
 
 
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write text from a model of sparse-rnn-train, token by token as it comes."""
     parser = argparse.ArgumentParser(prog="sparse-rnn-generate", description=main.__doc__)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", help="folder of the training text, if it is not where it was in training")
     parser.add_argument("--trust", action="store_true", help="make whatever the file names; it may then run any code")
     given = parser.parse_args(arguments)
-    with interruptible(), told_plainly("sparse-rnn-generate"):
+    with told_plainly("sparse-rnn-generate"):
         from lightning_sparse_rnn.models.generation import generate
         from lightning_sparse_rnn.utilities.finite import check_finite
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print()
     except KeyboardInterrupt:
         print()
+        raise
     except BrokenPipeError:
         # Whoever read has had enough; Python must not try to flush what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_sparse_rnn.runs.jobs import RunInterrupted
+
 __all__ = ["interruptible", "told_plainly", "whole_imports"]
 
 _MISTAKES = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -58,16 +60,24 @@ def told_plainly(command: str) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """End with one line where someone presses Ctrl-C in the block.
+    """End with one line and status 130 where someone interrupts what is in the block, or in the function it decorates.
 
     Raises:
-        SystemExit: someone did.
+        SystemExit: someone pressed Ctrl-C, or sent SIGTERM to a run.
     """
     try:
         yield
+        return
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
+        said = "Interrupted."
+    except RunInterrupted as ended:
+        said = str(ended)
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, KeyboardInterrupt):
+            raise
+        said = "Interrupted."  # Lightning has made this of it, with another status
+    print(said, file=sys.stderr)
+    raise SystemExit(_INTERRUPTED)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ _COMMAND = "sparse-rnn-report"
 _FOLDER = "report"
 
 
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare runs of sparse-rnn-train: write a page, report.html, and beside it its tables as CSV and Markdown."""
     parser = argparse.ArgumentParser(prog=_COMMAND, description=main.__doc__)
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="time for distances of topologies, each of which takes seconds in large networks (default: 8)",
     )
     given = parser.parse_args(arguments)
-    with interruptible(), told_plainly(_COMMAND), extra("report", _COMMAND):
+    with told_plainly(_COMMAND), extra("report", _COMMAND):
         # Here, since it takes seconds, for which the help should not wait.
         from lightning_sparse_rnn.report.files import PAGE, SECONDS, write_report
         from lightning_sparse_rnn.runs.reading import find_runs

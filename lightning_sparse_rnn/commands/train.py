@@ -18,26 +18,26 @@ __all__ = ["main"]
 _COMMAND = "sparse-rnn-train"
 
 
+@interruptible()
 def main() -> None:
     """``sparse-rnn-train``."""
-    with interruptible():
-        with whole_imports():
-            import hydra
+    with whole_imports():
+        import hydra
 
-            from lightning_sparse_rnn.commands.overrides import arranged, checked
-            from lightning_sparse_rnn.runs.config import CONFIG_DIR
-            from lightning_sparse_rnn.runs.jobs import Jobs
+        from lightning_sparse_rnn.commands.overrides import arranged, checked
+        from lightning_sparse_rnn.runs.config import CONFIG_DIR
+        from lightning_sparse_rnn.runs.jobs import Jobs
 
-        sys.path.append(str(Path.cwd()))  # for rules of the user's own
-        sys.argv[1:] = arranged(sys.argv[1:])
-        with told_plainly(_COMMAND):
-            given = checked(sys.argv[1:])
-        with Jobs.of_a_command(*given) as jobs:
-            hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(_run)()
-            if left := jobs.summary():
-                print(left, flush=True)
-            if jobs.failed:
-                sys.exit(1)
+    sys.path.append(str(Path.cwd()))  # for rules of the user's own
+    sys.argv[1:] = arranged(sys.argv[1:])
+    with told_plainly(_COMMAND):
+        given = checked(sys.argv[1:])
+    with Jobs.of_a_command(*given) as jobs:
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(_run)()
+        if left := jobs.summary():
+            print(left, flush=True)
+        if jobs.failed:
+            sys.exit(1)
 
 
 def _run(config: DictConfig) -> float:

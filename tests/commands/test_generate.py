@@ -14,7 +14,7 @@ import torch
 
 from lightning_sparse_rnn.commands.export import main as export
 from lightning_sparse_rnn.commands.generate import main
-from lightning_sparse_rnn.data import TextDataModule
+from lightning_sparse_rnn.data import TextDataModule, Vocabulary
 from lightning_sparse_rnn.models import GRU, AWDLSTMMoS, LanguageModel, RecurrentHighwayNetwork
 from lightning_sparse_rnn.models.generation import generate
 from tests.helpers.trained_checkpoints import save_checkpoint
@@ -134,6 +134,17 @@ class TestCommand:
         assert process.wait(timeout=60) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
+
+    def test_ctrl_c_ends_the_line_and_the_command(self, run, monkeypatch, capsys):
+        def broken_off(self, ids):
+            yield "the "
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Vocabulary, "pieces_of_text", broken_off)
+        with pytest.raises(SystemExit) as raised:
+            main([str(run)])
+        assert raised.value.code == 130
+        assert capsys.readouterr() == ("the \n", "Interrupted.\n")
 
     def test_the_text_has_moved(self, run, tmp_path, capsys):
         checkpoint = torch.load(run / "best.ckpt", weights_only=True)

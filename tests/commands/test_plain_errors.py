@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hydra.utils import instantiate
 
-from lightning_sparse_rnn.commands.plain_errors import told_plainly, whole_imports
+from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly, whole_imports
 from lightning_sparse_rnn.commands.train import main
 from lightning_sparse_rnn.commands.unknown_options import options_of
 from lightning_sparse_rnn.models import AWDLSTM
+from lightning_sparse_rnn.runs.jobs import RunInterrupted
 
 MISTAKES = {
     "prune_rate=2": "Expected `prune_rate` in [0, 1), got 2. Did you mean 0.02?",
@@ -114,6 +115,39 @@ def test_ctrl_c_counts_when_the_imports_are_over() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with whole_imports():
         pass
+
+
+def lightnings_way_out() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def test_whatever_becomes_of_ctrl_c_it_is_one_line_and_one_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def by_a_run() -> None:
+        raise RunInterrupted("Interrupted. It goes on.")
+
+    for ends, said in (
+        (interrupted, "Interrupted.\n"),
+        (by_a_run, "Interrupted. It goes on.\n"),
+        (lightnings_way_out, "Interrupted.\n"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            interruptible()(ends)()
+        assert raised.value.code == 130
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("code", [0, 1, "A message.", None])
+def test_a_command_that_ends_by_itself_keeps_its_status(code: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised, interruptible():
+        sys.exit(code)  # type: ignore[arg-type]
+    assert raised.value.code == code
+    assert capsys.readouterr().err == ""
 
 
 def test_everything_is_shown_on_demand_and_other_errors_always(monkeypatch: pytest.MonkeyPatch) -> None:

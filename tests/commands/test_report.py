@@ -8,6 +8,7 @@ import pytest
 from made_up_runs import make_run
 
 from lightning_sparse_rnn.commands.report import main
+from lightning_sparse_rnn.report import files
 
 
 def said(folder: Path, *names: str) -> str:
@@ -54,6 +55,19 @@ def test_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="has no permissions")
+def test_ctrl_c_while_the_page_is_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_report", interrupted)
+    with pytest.raises(SystemExit) as raised:
+        main([str(make_run(tmp_path / "run"))])
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")

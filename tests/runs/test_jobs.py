@@ -25,7 +25,7 @@ from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.runs import jobs, training
 from lightning_sparse_rnn.runs.config import CONFIG_DIR, model_config
 from lightning_sparse_rnn.runs.folder import remove_if_unused
-from lightning_sparse_rnn.runs.jobs import Jobs, RunInterrupted, RunIsElsewhere, worked_on
+from lightning_sparse_rnn.runs.jobs import Jobs, RunIsElsewhere, worked_on
 from lightning_sparse_rnn.runs.training import train
 
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
@@ -135,7 +135,11 @@ def test_several_devices_are_refused(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_sweep(
-    number: signal.Signals, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     step = LanguageModel.training_step
 
@@ -146,8 +150,11 @@ def test_a_signal_ends_a_sweep(
 
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(LanguageModel, "training_step", signalled)
-    with pytest.raises(RunInterrupted, match="The same command goes on from the last epoch that was finished"):
+    with pytest.raises(SystemExit) as raised:
         sweep(monkeypatch, text, tmp_path, "seed=1,2")
+    assert raised.value.code == 130
+    said = capsys.readouterr().err
+    assert said.endswith("Interrupted. The same command goes on from the last epoch that was finished.\n")
     for each, handler in handlers.items():  # Lightning leaves them as it needs them
         signal.signal(each, handler)
     assert len(list(tmp_path.glob("*/config.yaml"))) == 1
