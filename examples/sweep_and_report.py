@@ -10,13 +10,23 @@ Six epochs show how it goes, not which method is best: weights that move need mo
 """
 
 import csv
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 FOLDER = Path("runs/examples/sweep")
 
+
+def run(command: str, *arguments: str) -> None:
+    """Run a command of the package; where it fails or is interrupted, end with its status: it has said why."""
+    ended = subprocess.run([sys.executable, "-m", f"lightning_sparse_rnn.commands.{command}", *arguments])
+    if ended.returncode:
+        sys.exit(ended.returncode)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the commands, which hear it as well
     # One run for each combination. A sweep that was interrupted goes on when this is started again, and what is
     # finished is not run twice; started in two terminals at once, both work on it.
     sweep = ["method=dense,static,selfish", "seed=1,2", "trainer.max_epochs=6", f"output={FOLDER}"]
@@ -26,10 +36,10 @@ if __name__ == "__main__":
         "optimizer=adam",
         "optimizer.lr=0.003",
     ]
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.train", "-m", *sweep, *small], check=True)
+    run("train", "-m", *sweep, *small)
 
     # A page to open in a browser, and its tables as CSV and Markdown. Runs that differ in seeds alone are one row.
-    subprocess.run([sys.executable, "-m", "lightning_sparse_rnn.commands.report", str(FOLDER)], check=True)
+    run("report", str(FOLDER))
 
     with (FOLDER / "report" / "comparison.csv").open() as file:
         for row in csv.DictReader(file):
