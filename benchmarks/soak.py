@@ -90,23 +90,25 @@ def soak(folder: Path, cycles: int, chance: random.Random) -> dict[str, Any]:
     seconds_a_run = time.monotonic() - started
     expected = (reference / "end").read_text()
     tally, run = Tally(), 0
-    while tally.kills < cycles or (folder / str(run)).exists():
-        here = folder / str(run)
-        process = Process(here, folder / "text", whole_files=run % 2 == 0)
-        code = process.kill(chance, seconds_a_run) if tally.kills < cycles else process.wait()
-        if code == -signal.SIGKILL:
-            tally.kills += 1
-            tally.kills_inside_a_write += process.is_writing
-            look_at(here, tally)
-        elif code == 0:
-            tally.runs_ended += 1
-            tally.runs_ended_differently += (here / "end").read_text() != expected
-            shutil.rmtree(here)
-            run += 1
-        else:
-            raise RuntimeError(f"A process failed with exit code {code}.")
-        print(f"\r{tally.kills} kills, {tally.runs_ended} runs", end="", file=sys.stderr)
-    print(file=sys.stderr)
+    try:
+        while tally.kills < cycles or (folder / str(run)).exists():
+            here = folder / str(run)
+            process = Process(here, folder / "text", whole_files=run % 2 == 0)
+            code = process.kill(chance, seconds_a_run) if tally.kills < cycles else process.wait()
+            if code == -signal.SIGKILL:
+                tally.kills += 1
+                tally.kills_inside_a_write += process.is_writing
+                look_at(here, tally)
+            elif code == 0:
+                tally.runs_ended += 1
+                tally.runs_ended_differently += (here / "end").read_text() != expected
+                shutil.rmtree(here)
+                run += 1
+            else:
+                raise RuntimeError(f"A process failed with exit code {code}.")
+            print(f"\r{tally.kills} kills, {tally.runs_ended} runs", end="", file=sys.stderr)
+    finally:  # what follows, after Ctrl-C too, has a line of its own
+        print(file=sys.stderr)
     seconds = time.monotonic() - started
     return {
         **asdict(tally),
@@ -143,6 +145,7 @@ class Process:
         self._reads, writes = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word, as it ends its parent
             os.close(self._reads)
             code = 1
             try:
