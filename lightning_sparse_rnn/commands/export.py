@@ -53,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import torch
 
         from lightning_sparse_rnn.runs.exporting import export, export_to
+        from lightning_sparse_rnn.runs.quiet import quiet
         from lightning_sparse_rnn.utilities.whole_files import write_text
 
+        quiet()
         card = _card(given, output) if given.card else None  # first: it says if there is no finished run to write of
         if given.format == "sparse":
             dense, size = export(checkpoint, output, trusted=given.trust)

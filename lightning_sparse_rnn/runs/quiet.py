@@ -22,14 +22,17 @@ _MESSAGES = (
     "Restoring states",
     "Loaded model weights",
     "Restored all states",
+    "torchvision is not installed",  # torch, of every ONNX export
 )
+_LOGGERS = ("pytorch_lightning.utilities.rank_zero", "torch.onnx._internal.exporter._registration")
 
 
 def quiet() -> None:
     """Hide them for the rest of the process."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_of_interest)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_of_interest)
 
 
 def _of_interest(record: logging.LogRecord) -> bool:

@@ -140,11 +140,12 @@ def test_safetensors_by_its_own_library(run: Path, model: LanguageModel) -> None
 
 
 @pytest.mark.filterwarnings("ignore")  # of packages that export alone needs
-def test_onnx_by_its_own_runtime(run: Path, model: LanguageModel) -> None:
+def test_onnx_by_its_own_runtime(run: Path, model: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     main([str(run), "--format", "onnx"])
+    assert "torchvision" not in caplog.text
     session = runtime.InferenceSession(run / "network.onnx")
     state = None
     with torch.no_grad():
