@@ -35,8 +35,8 @@ _CHOICE = "LIGHTNING_SPARSE_RNN_KERNEL"
 #: The folder for built kernels.
 _CACHE = "LIGHTNING_SPARSE_RNN_CACHE"
 _SOURCES = Path(__file__).parent / "kernel"
-# No numbers change without traps, which nobody sets. With them compilers make vectors of what compares only by masked
-# instructions.
+# Floating-point exceptions are trapped nowhere, and results are the same without them. A compiler that has to keep them
+# turns loops with comparisons into vectors only where there are masked instructions.
 _OPTIONS = ("-O2", "-std=c++17", "-fno-trapping-math", "-fPIC", "-shared", "-w")
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 

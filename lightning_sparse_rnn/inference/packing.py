@@ -171,7 +171,9 @@ class Packed(nn.Module):
         return self._csr
 
     def _present_versions(self) -> tuple[int, int]:
-        return self._parts[0]._version, self._parts[1]._version
+        masks, values = self._parts[:2]
+        # Copies and files read in inference mode are of tensors that count no changes.
+        return (0, 0) if masks.is_inference() else (masks._version, values._version)
 
     def _check_unchanged(self) -> None:
         if not torch.compiler.is_compiling() and self._versions != self._present_versions():

@@ -93,10 +93,13 @@ def _whole_sequence(
 def _better_together(mode: str, weight: Packed, hidden: Packed, columns: int) -> bool:
     """Whether a step's input and the state before are to be multiplied at once.
 
-    Not for a GRU, which does more than to add their products, nor where torch is to see operators.
+    Not for a GRU, which does more than to add their products, nor where torch is to see operators, nor with weights of
+    two dtypes.
     """
-    one_kind = weight.values.dtype == hidden.values.dtype
-    return not watched() and columns >= _TOGETHER and mode != "GRU" and one_kind
+    # `watched` comes first: a graph is for any number of columns.
+    if watched() or columns < _TOGETHER or mode == "GRU":
+        return False
+    return weight.values.dtype == hidden.values.dtype
 
 
 def _by_torch(mode: str, weights: list[Tensor], x: Tensor, state: State, backwards: bool) -> tuple[Tensor, State]:

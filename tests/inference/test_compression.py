@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_sequence
 from lightning_sparse_rnn.inference import compress, compression, packing
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays, held_bytes
 from lightning_sparse_rnn.inference.layers import PackedLayer
-from lightning_sparse_rnn.inference.packing import Packed
+from lightning_sparse_rnn.inference.packing import Packed, pack
 from lightning_sparse_rnn.models import (
     AWDLSTM,
     GRU,
@@ -281,6 +281,35 @@ def test_copies_and_pickles() -> None:
     file.seek(0)
     for again in (copy.deepcopy(network), torch.load(file, weights_only=False)):
         assert again(tokens).hidden.equal(network(tokens).hidden)
+
+
+def test_copies_made_in_inference_mode_evaluate_there_and_outside() -> None:
+    packed, x = small(sparse(nn.Linear(20, 30))), torch.randn(2, 20)
+    with torch.inference_mode():
+        again = copy.deepcopy(packed)
+        assert again(x).equal(packed(x))
+    with torch.no_grad():
+        assert again(x).equal(packed(x))
+
+
+def test_weights_of_two_dtypes() -> None:
+    layer = sparse(nn.LSTM(20, 30))
+    dtypes = {"weight_ih_l0": torch.int8, "weight_hh_l0": torch.float32}
+    packed = compression.replaced(layer, {name: pack(layer.get_parameter(name), dtypes[name]) for name in dtypes})
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(packed.weight_ih_l0)
+        x = torch.randn(3, 30, 20)
+        assert close(packed(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("columns", [3, 30])
+def test_sequences_that_are_not_finite_act_as_in_torchs_layers(kind: type[nn.RNNBase], columns: int) -> None:
+    layer, x = sparse(kind(20, 30)), torch.randn(4, columns, 20)
+    x[1, 0, 3], x[2, 1, 5], x[1, 2, 7] = torch.inf, torch.nan, -1e30
+    with torch.no_grad():
+        (output, _), (expected, _) = small(layer)(x), layer(x)
+    assert torch.allclose(output, expected, atol=2e-6, equal_nan=True)
 
 
 def test_export_and_compile_see_operators() -> None:

@@ -121,6 +121,34 @@ def test_every_path_steps_as_the_portable_one(path: str, mode: int) -> None:
     assert torch.allclose(*results, atol=2e-6)
 
 
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+@pytest.mark.parametrize("path", runnable())
+def test_every_path_steps_by_torchs_functions_at_the_ends_too(path: str, mode: int) -> None:
+    vectors, size, gates = 100, 21, (4, 3, 1, 1)[mode]
+    ends = torch.tensor([0.0, 1e-20, 10, 20, 60, 88, 200, torch.inf, torch.nan]).repeat(2)
+    ends[:9].neg_()
+    inputs = 4 * torch.randn(vectors, gates * size)
+    inputs = torch.where(torch.rand(inputs.shape) < 0.5, inputs, ends[torch.randint(len(ends), inputs.shape)])
+    h, c = torch.randn(vectors, size), torch.randn(vectors, size)
+    outputs, cell = torch.empty(vectors, size), c.clone()
+    packed = pack(torch.zeros(gates * size, size))
+    load_kernel(path).recurrence(
+        inputs.data_ptr(), h.data_ptr(), None if mode else cell.data_ptr(), *addresses(packed), None,
+        outputs.data_ptr(), mode, 0, 0, 1, vectors, size, 1,
+    )  # fmt: skip
+    first, *others = inputs.double().chunk(gates, 1)
+    if mode == 0:
+        after = others[0].sigmoid() * c + first.sigmoid() * others[1].tanh()
+        assert torch.allclose(cell.double(), after, rtol=1e-6, atol=5e-7, equal_nan=True)
+        expected = others[2].sigmoid() * after.tanh()
+    elif mode == 1:
+        z, new = others[0].sigmoid(), (others[1] + 0 * first.sigmoid()).tanh()
+        expected = new + z * (h - new)
+    else:
+        expected = first.relu() if mode == 3 else first.tanh()
+    assert torch.allclose(outputs.double(), expected, rtol=1e-6, atol=5e-7, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", [0, 2, 3])
 @pytest.mark.parametrize("path", runnable())

@@ -1,4 +1,4 @@
-// Sigmoid and tanh, written so that a compiler makes many at once of them. Their errors are those of rounding.
+// Sigmoid and tanh, written so that a compiler computes many of them at once. Their errors are those of rounding.
 
 #pragma once
 
@@ -8,8 +8,7 @@
 namespace {
 
 // e^x = power · (1 + rest), by Cephes' polynomial: x = n · ln 2 + r, and n goes into the exponent. Adding 1.5 · 2^23 rounds
-// to whole numbers.
-// |x| is at most 87, where e^x is a float32 yet.
+// to whole numbers. |x| is at most 87, so that neither e^x nor e^-x leaves the range of float32.
 struct Exponential {
   float power, rest;
   explicit Exponential(float x) {
@@ -47,7 +46,7 @@ inline float tangent(float x) {
   return twice.minus_one() / twice.plus_one();
 }
 
-// sigmoid(x) · tangent(y), with one division.
+// sigmoid(x) · tangent(y), with one division. Where the divisor overflows, sigmoid(x) is below 10^-29, and this is 0.
 inline float gated_tangent(float x, float y) {
   const Exponential twice = for_tangent(y);
   return twice.minus_one() / (twice.plus_one() * for_sigmoid(x).plus_one());

@@ -5,6 +5,9 @@
 
 #pragma once
 
+#include <new>
+#include <type_traits>
+
 #include "products.h"
 
 namespace {
@@ -198,8 +201,10 @@ void many(const Product<T>* products, int count, int64_t vectors, const Output& 
   const int64_t groups = groups_of(output.rows);
   const Parts parts{vectors, VECTORS};
   const int64_t most = (vectors + parts.count - 1) / parts.count;
-  // Every thread gets some, and whole panels.
-  const int64_t block = std::min(BLOCK, (groups / threads + GROUPS) / GROUPS * GROUPS);
+  // Blocks of whole panels, about as many for each thread.
+  const Parts panels{(groups + GROUPS - 1) / GROUPS, BLOCK / GROUPS};
+  const int64_t blocks = (panels.count + threads - 1) / threads * threads;
+  const int64_t block = std::max<int64_t>(1, (panels.length + blocks - 1) / blocks) * GROUPS;
   int64_t columns = 0;
   for (int nth = 0; nth < count; ++nth) columns += products[nth].columns;
   const Numbers turned = numbers(most * columns);

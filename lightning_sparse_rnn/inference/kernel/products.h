@@ -11,8 +11,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <new>
-#include <type_traits>
 
 #include "lanes.h"
 
