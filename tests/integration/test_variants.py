@@ -102,7 +102,7 @@ def test_every_variant_has_the_live_weights_of_the_papers_choices(variants) -> N
     assert len(known) > 5
     for name, count in live.items():
         if variants.VARIANTS[name].overrides[:1] == variants.DENSE:
-            assert count == 2_636_400
+            assert 0.99 * 2_636_400 < count <= 2_636_400
         else:
             assert 0.99 * 870_012 < count <= 870_012
 
