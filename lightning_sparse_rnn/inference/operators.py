@@ -108,6 +108,20 @@ def _rows(
     return out
 
 
+def _begin(
+    x: Tensor, h: Tensor, c: Tensor | None, bias: Tensor | None, columns: int, rows: int, size: int
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    """Check what steps begin with; return ``x``, ``h`` and ``bias`` as the kernel reads them, outputs and a cell."""
+    steps, vectors = x.size(0), x.size(1)
+    _check("an input", x, steps, vectors, columns)
+    _check("a state", h, vectors, size)
+    _check("a cell state", c, vectors, size)
+    _check("a bias", bias, rows)
+    cell = x.new_empty(0) if c is None else c.clone(memory_format=torch.contiguous_format)
+    bias = bias if bias is None else bias.contiguous()
+    return x.contiguous(), h.contiguous(), bias, x.new_empty(steps, vectors, size), cell
+
+
 def _recurrence(
     inputs: Tensor,
     h: Tensor,
@@ -122,13 +136,7 @@ def _recurrence(
 ) -> tuple[Tensor, Tensor]:
     steps, vectors, size = inputs.size(0), inputs.size(1), masks.size(1)
     rows = _GATES[mode] * size
-    _check("an input", inputs, steps, vectors, rows)
-    _check("a state", h, vectors, size)
-    _check("a cell state", c, vectors, size)
-    _check("a bias", bias, rows)
-    inputs, h, bias = inputs.contiguous(), h.contiguous(), bias if bias is None else bias.contiguous()
-    outputs = inputs.new_empty(steps, vectors, size)
-    cell = inputs.new_empty(0) if c is None else c.clone(memory_format=torch.contiguous_format)
+    inputs, h, bias, outputs, cell = _begin(inputs, h, c, bias, rows, rows, size)
     _kernel().recurrence(
         inputs.data_ptr(),
         h.data_ptr(),
@@ -256,13 +264,7 @@ def packed_sequence(
     """
     steps, vectors, columns, size = x.size(0), x.size(1), weight[0].size(1), hidden[0].size(1)
     rows = _GATES[mode] * size
-    _check("an input", x, steps, vectors, columns)
-    _check("a state", h, vectors, size)
-    _check("a cell state", c, vectors, size)
-    _check("a bias", bias, rows)
-    x, h, bias = x.contiguous(), h.contiguous(), bias if bias is None else bias.contiguous()
-    outputs = x.new_empty(steps, vectors, size)
-    cell = x.new_empty(0) if c is None else c.clone(memory_format=torch.contiguous_format)
+    x, h, bias, outputs, cell = _begin(x, h, c, bias, columns, rows, size)
     _kernel().sequence(
         x.data_ptr(),
         h.data_ptr(),
