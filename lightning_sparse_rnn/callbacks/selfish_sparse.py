@@ -162,6 +162,17 @@ class SelfishSparseCallback(Callback):
         """Whether the weights are as sparse as they are to be; always true without ``initial_sparsity``."""
         return self._fit.reached
 
+    def falls_short(self, epochs: int) -> float:
+        """Return how far below ``sparsity`` a run from ``initial_sparsity`` will end after so many epochs.
+
+        It is 0 where it will not, and where that is not known beforehand: with ``update_every_n_steps``.
+
+        >>> sparse = SelfishSparseCallback(0.8, initial_sparsity=0.0)
+        >>> [round(sparse.falls_short(epochs), 3) for epochs in (1, 2, 3, 4)]
+        [0.8, 0.03, 0.001, 0.0]
+        """
+        return self._clock.falls_short(epochs)
+
     @property
     def updates(self) -> list[dict[str, Any]]:
         """The run's topology updates, oldest first; the first entry is the topology it began with.

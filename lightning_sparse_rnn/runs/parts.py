@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,31 @@ def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None)
         made["lines"] = EpochLines()
     make = instantiate if weights is None else weights.method
     method = make(config.method) if "_target_" in config.method else None
+    if isinstance(method, SelfishSparseCallback):
+        _check_length(method, config.trainer)
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
     first = [made.pop("averaging", None), method, written]
     last = RunPicture(in_two_lines(config))
     return [callback for callback in (*first, *made.values(), last) if callback is not None]
+
+
+def _check_length(method: SelfishSparseCallback, trainer: DictConfig) -> None:
+    """Raise if a run will end before its weights are as sparse as they are to be, and so have no result.
+
+    Raises:
+        ValueError: says how many epochs it takes.
+    """
+    epochs = trainer.get("max_epochs")
+    others = (trainer.get("max_steps", -1), trainer.get("max_time"))
+    # Texts of drawn lengths have no epochs of one length: an update may come a little later than it says here.
+    if not isinstance(epochs, int) or epochs < 1 or others != (-1, None) or method.falls_short(epochs) < 1e-4:
+        return
+    enough = next(longer for longer in itertools.count(epochs) if not method.falls_short(longer))
+    raise ValueError(
+        f"Expected trainer.max_epochs of {enough}, or another number in which this method reaches its sparsity, got "
+        f"{epochs}: it prunes between epochs, and after the last update weights would be left to prune. Or let it "
+        "prune within epochs: method.update_every_n_steps=100."
+    )
 
 
 def _with_known_end(config: DictConfig) -> DictConfig:
@@ -119,6 +141,7 @@ def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> 
     compact = config.compact_checkpoints
     trainer: pl.Trainer = instantiate(
         config.trainer,
+        _convert_="all",  # Lightning knows a dict, as in max_time={minutes: 10}, and not a config's
         callbacks=callbacks,
         logger=make_loggers(config) or False,
         plugins=[*(instantiate(config.trainer.get("plugins")) or []), WholeFileCheckpointIO(compact)],

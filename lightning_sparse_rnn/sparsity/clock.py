@@ -173,6 +173,16 @@ class UpdateClock:
         """
         return None if self.ramp is None else 1.0 - max(self.ramp.at(self.share_done(moment)), sparsity)
 
+    def falls_short(self, epochs: int) -> float:
+        """Return how far below the ramp's end a run of so many epochs stays, if nothing else ends it.
+
+        It is 0 where the ramp is reached, where there is none, and where updates go by steps, whose number is unknown.
+        """
+        if self.ramp is None or self._every_n_epochs is None:
+            return 0.0
+        last = (epochs - 1) // self._every_n_epochs * self._every_n_epochs  # the epoch that the last update precedes
+        return self.ramp.last - (self.ramp.at(last / epochs) if last else self.ramp.first)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what there is to save: plain values."""
         return {
