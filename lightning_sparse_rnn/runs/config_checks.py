@@ -76,6 +76,11 @@ def _check_values(config: DictConfig) -> None:
     for name, (given, least) in whole.items():
         if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
             raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
+    time = config.trainer.get("max_time")
+    if time is not None and not isinstance(time, str | DictConfig):
+        raise ValueError(
+            f"Expected trainer.max_time as DD:HH:MM:SS, or as a dict such as {{minutes: 90}}, got {time!r}."
+        )
     if not isinstance(config.compact_checkpoints, bool):
         raise ValueError(f"Expected compact_checkpoints to be true or false, got {config.compact_checkpoints!r}.")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.runs.config import make
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.folder import BEST, CHECKPOINTS, LAST
 
@@ -101,14 +101,14 @@ class InitialWeights:
             made_with = {} if ramped or not state else {"sparsity": state["options"]["sparsity"]}
             if made_with and state["options"]["allocation"] == "nonzero":
                 made_with["allocation"] = "nonzero"
-            return instantiate(method, **made_with)
+            return make(method, **made_with)
         if not state and not _is_sparse(self.saved["state_dict"]):
             if method.get("initial_sparsity") != 0 and method.get("allocation") not in _BY_WORTH:
                 raise ValueError(
                     f"The weights in {self.path} are dense, and this method draws at random which of them to keep. "
                     "Expected method=gmp, which prunes the smallest step by step, method=snip, or method=dense."
                 )
-            return instantiate(method)
+            return make(method)
         if ramped:
             raise ValueError(
                 f"The weights in {self.path} are sparse already, and this method begins with "
@@ -121,9 +121,9 @@ class InitialWeights:
             else f"{self.path.name} holds weights alone: those that are not zero are live."
         )
         if not state:
-            return instantiate(method, allocation="nonzero")
-        options = {key: value for key, value in method.items() if key not in ("_target_", *_OF_NEW)}
-        return instantiate({"_target_": f"{target}.from_checkpoint", "path": str(self.path), **options})
+            return make(method, allocation="nonzero")
+        options = {str(key): value for key, value in method.items() if key not in ("_target_", *_OF_NEW)}
+        return make({"_target_": f"{target}.from_checkpoint", "path": str(self.path), **options})
 
     def load(self, model: pl.LightningModule) -> None:
         """Put the checkpoint's weights into ``model``, where the run begins with them.

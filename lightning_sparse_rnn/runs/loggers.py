@@ -9,10 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from lightning_sparse_rnn.runs.config import make
 
 __all__ = ["ResumableCSVLogger", "begin", "finish", "hyperparameters", "log_end", "make_loggers"]
 
@@ -27,7 +28,7 @@ def make_loggers(config: DictConfig) -> list[Logger]:
     if not given:
         return []
     try:
-        return [instantiate(given)] if "_target_" in given else [instantiate(each) for each in given.values() if each]
+        return [make(given)] if "_target_" in given else [make(each) for each in given.values() if each]
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and "TensorBoardLogger" in str(given):
             raise ModuleNotFoundError(

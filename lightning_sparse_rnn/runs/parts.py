@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
@@ -20,7 +19,7 @@ from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, Who
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.checkpoint_callbacks import BestCheckpoint
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.runs.config import model_config
+from lightning_sparse_rnn.runs.config import make, model_config
 from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
 from lightning_sparse_rnn.runs.progress_bar import EpochLines
@@ -53,7 +52,7 @@ def make_parts(config: DictConfig, folder: Path) -> Parts:
     callbacks = _callbacks(config, folder, weights)
     data = _data(config, weights)
     sizes = {"vocab_size": data.vocab_size} if hasattr(data, "vocab_size") else {}
-    model = instantiate(model_config(config, sizes.get("vocab_size", 0)), **sizes)
+    model = make(model_config(config, sizes.get("vocab_size", 0)), **sizes)
     if weights is not None:
         weights.load(model)
     trainer = _trainer(config, folder, callbacks)
@@ -73,7 +72,7 @@ def make_parts(config: DictConfig, folder: Path) -> Parts:
 
 def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None) -> list[pl.Callback]:
     """Make the callbacks in the order in which Lightning is to call them; checkpoints come last there anyway."""
-    made = {name: instantiate(given) for name, given in _with_known_end(config).items() if given is not None}
+    made = {name: make(given) for name, given in _with_known_end(config).items() if given is not None}
     for name, kind in {"record": RunRecord, "best": BestCheckpoint}.items():
         if not any(isinstance(callback, kind) for callback in made.values()):
             raise ValueError(
@@ -85,8 +84,9 @@ def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None)
         made = {name: callback for name, callback in made.items() if not isinstance(callback, ProgressBar)}
     if not any(isinstance(callback, ProgressBar) for callback in made.values()):
         made["lines"] = EpochLines()
-    make = instantiate if weights is None else weights.method
-    method = make(config.method) if "_target_" in config.method else None
+    method = None
+    if "_target_" in config.method:
+        method = make(config.method) if weights is None else weights.method(config.method)
     if isinstance(method, SelfishSparseCallback):
         _check_length(method, config.trainer)
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
@@ -128,7 +128,7 @@ def _with_known_end(config: DictConfig) -> DictConfig:
 
 
 def _data(config: DictConfig, weights: InitialWeights | None) -> Any:
-    data = instantiate(config.data)
+    data = make(config.data)
     if weights is not None:
         weights.read(data)
     data.prepare_data()
@@ -139,21 +139,43 @@ def _data(config: DictConfig, weights: InitialWeights | None) -> Any:
 
 def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     compact = config.compact_checkpoints
-    trainer: pl.Trainer = instantiate(
+    trainer: pl.Trainer = make(
         config.trainer,
-        _convert_="all",  # Lightning knows a dict, as in max_time={minutes: 10}, and not a config's
         callbacks=callbacks,
         logger=make_loggers(config) or False,
-        plugins=[*(instantiate(config.trainer.get("plugins")) or []), WholeFileCheckpointIO(compact)],
+        plugins=[*(make(config.trainer.get("plugins")) or []), WholeFileCheckpointIO(compact)],
         default_root_dir=str(folder),
         # Without one of ours Lightning would show its own.
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
-    if not trainer.limit_test_batches:
-        raise ValueError(
-            f"Expected trainer.limit_test_batches of more than 0, got {trainer.limit_test_batches}: a run ends with "
-            "its test. Leave that out."
-        )
+    _check_evaluates(trainer)
     if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
         trainer.strategy.checkpoint_io = BackgroundCheckpointIO(compact)
     return trainer
+
+
+def _check_evaluates(trainer: pl.Trainer) -> None:
+    """Raise if a run would train to its end and then lack a validation to choose its best weights by, or its test.
+
+    Raises:
+        ValueError: says what stands in the way.
+    """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Expected no trainer.fast_dev_run: it keeps no weights that could be tested. For a quick look: "
+            "trainer.max_epochs=1 +trainer.limit_train_batches=2 +trainer.limit_val_batches=2."
+        )
+    for name in ("limit_val_batches", "limit_test_batches"):
+        if not getattr(trainer, name):
+            raise ValueError(
+                f"Expected trainer.{name} of more than 0, got {getattr(trainer, name)}: a run ends with the test of "
+                "its best weights. Leave that out."
+            )
+    epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
+    if epochs == 0:
+        raise ValueError("Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.")
+    if epochs is not None and every is not None and 0 < epochs < every:
+        raise ValueError(
+            f"Expected trainer.check_val_every_n_epoch of at most trainer.max_epochs={epochs}, got {every}: a run "
+            "without a validation has no best weights."
+        )

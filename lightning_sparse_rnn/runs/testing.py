@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits, check_text
@@ -18,7 +17,7 @@ from lightning_sparse_rnn.data.texts import read_text
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
-from lightning_sparse_rnn.runs.config import model_config, written_config
+from lightning_sparse_rnn.runs.config import make, model_config, written_config
 from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.folder import CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
@@ -67,8 +66,8 @@ def test(
     """
     set_matmul_precision(config.matmul_precision)
     # The run's own Trainer, since precision and limits have a say in the result.
-    trainer: pl.Trainer = instantiate(config.trainer, **_ALONE)
-    data = instantiate(config.data)
+    trainer: pl.Trainer = make(config.trainer, **_ALONE)
+    data = make(config.data)
     saved = load_checkpoint(checkpoint, weights_only=not trusted)
     if text is None:
         if config.get("init_from") is not None:
@@ -79,7 +78,7 @@ def test(
     options = model_config(config, data.vocab_size)
     if OmegaConf.select(options, "network._target_") in NETWORKS:  # of others only making them tells the sizes
         check_sizes(OmegaConf.to_container(options.network), data.vocab_size, saved["state_dict"])  # type: ignore[arg-type]
-    model = instantiate(options, vocab_size=data.vocab_size)
+    model = make(options, vocab_size=data.vocab_size)
     check_fits(saved, model)
     check_text(saved, data)
     trainer.precision_plugin.convert_module(model)  # before weights of float64 would be rounded

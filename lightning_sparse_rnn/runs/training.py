@@ -128,7 +128,7 @@ def _require_best(parts: Parts, config: DictConfig) -> None:
         )
     raise SystemExit(
         "The run ended without a validation to choose the best weights by, so there is nothing to test. Let it "
-        "validate: see trainer.max_epochs, trainer.max_steps, trainer.limit_val_batches and "
+        "validate before trainer.max_steps or trainer.max_time end it: see trainer.val_check_interval and "
         "trainer.check_val_every_n_epoch."
     )
 

@@ -68,7 +68,7 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> type[Tracker]:
     monkeypatch.setattr(Tracker, "sessions", [])
     monkeypatch.setattr(Tracker, "ends", [])
     monkeypatch.setattr(Tracker, "current", None)
-    monkeypatch.setattr("lightning_sparse_rnn.runs.loggers.instantiate", lambda config: Tracker())
+    monkeypatch.setattr("lightning_sparse_rnn.runs.loggers.make", lambda config: Tracker())
     return Tracker
 
 
