@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from packed_modules import sparse
+from packed_modules import close, partly, small, sparse
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -47,16 +47,6 @@ NETWORKS: list[Callable[[], Network]] = [
     lambda: OrderedNeuronsLSTM(60, 20, 40, chunk_size=10),
     lambda: AWDLSTMMoS(60, 24, 30, last_size=28, experts=3),
 ]
-
-
-def small(module: nn.Module, dtype: torch.dtype | None = None) -> Any:
-    return compress(module, dtype, smallest=1)
-
-
-def close(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return a.shape == b.shape and torch.allclose(a, b, atol=2e-6)
-    return all(close(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -194,16 +184,6 @@ def test_the_loss_of_a_mixture_by_packed_rows_is_that_of_the_rows() -> None:
             assert torch.allclose(packed.loss(hidden, targets), again.loss(hidden, targets), atol=1e-5)
 
 
-def partly(kind: type[nn.RNNBase], dense: str, **options: Any) -> nn.RNNBase:
-    """Sparse layers, of which the weights on one side (``ih`` or ``hh``) are dense."""
-    layers = sparse(kind(20, 30, **options))
-    with torch.no_grad():
-        for name, parameter in layers.named_parameters():
-            if name.startswith(f"weight_{dense}"):
-                parameter.uniform_(-0.1, 0.1)
-    return layers
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dense", ["ih", "hh"])
 @pytest.mark.parametrize(("kind", "options"), RECURRENT)
@@ -310,68 +290,6 @@ def test_sequences_that_are_not_finite_act_as_in_torchs_layers(kind: type[nn.RNN
     with torch.no_grad():
         (output, _), (expected, _) = small(layer)(x), layer(x)
     assert torch.allclose(output, expected, atol=2e-6, equal_nan=True)
-
-
-def test_export_and_compile_see_operators() -> None:
-    module = sparse(nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 20)))
-    packed, x = small(module), torch.randn(3, 20)
-    with torch.no_grad():
-        program = torch.export.export(packed, (x,))
-        assert "packed_linear" in str(program.graph)
-        assert program.module()(x).equal(packed(x))
-        assert torch.compile(packed, backend="eager", fullgraph=True)(x).equal(packed(x))
-        layers = small(sparse(nn.GRU(20, 30)))
-        sequence = torch.randn(4, 2, 20)
-        exported = torch.export.export(layers, (sequence,)).module()
-        assert close(exported(sequence), layers(sequence))
-
-
-@pytest.mark.parametrize("make", [
-    lambda: sparse(nn.Linear(20, 30), 0.05), lambda: sparse(nn.LSTM(20, 30)), lambda: partly(nn.RNN, "hh"),
-])  # fmt: skip
-def test_an_exported_or_compiled_module_takes_any_number_of_columns(make: Callable[[], nn.Module]) -> None:
-    module = make()
-    packed, columns = small(module), torch.export.Dim("columns")
-    with torch.no_grad():
-        made = (
-            torch.export.export(packed, (torch.randn(16, 50, 20),), dynamic_shapes=({1: columns},)).module(),
-            torch.compile(packed, backend="eager", fullgraph=True, dynamic=True),
-        )
-        for count in (3, 50):
-            x = torch.randn(16, count, 20)
-            assert all(close(each(x), module(x)) for each in made)
-
-
-@pytest.mark.parametrize("index", [-1, 30])
-def test_a_compiled_or_exported_embedding_refuses_what_it_has_no_row_for(index: int) -> None:
-    packed = small(sparse(nn.Embedding(30, 20)))
-    good, bad = torch.tensor([0, 29]), torch.tensor([3, index])
-    with torch.no_grad():
-        made = (torch.compile(packed, backend="eager"), torch.export.export(packed, (good,)).module())
-        for module in (packed, *made):
-            assert module(good).shape == (2, 20)
-            with pytest.raises(IndexError, match=r"Expected indices from 0 to 29, got some from"):
-                module(bad)
-
-
-def test_operators_hold_to_torchs_rules() -> None:
-    packed = small(sparse(nn.Linear(20, 30))).packed["weight"]
-    operators = torch.ops.lightning_sparse_rnn
-    with torch.no_grad():
-        torch.library.opcheck(operators.packed_linear.default, (torch.randn(2, 20), *packed._parts, None, 30))
-        torch.library.opcheck(operators.packed_rows.default, (torch.tensor([1, 2]), *packed._parts, 30, 20))
-
-
-def test_operators_refuse_what_the_kernel_would_read_beyond() -> None:
-    parts = small(sparse(nn.LSTM(20, 30))).packed["weight_hh_l0"]._parts
-    operators, x = torch.ops.lightning_sparse_rnn, torch.randn(2, 30)
-    for wrong, bias in ((x[:, 1:], None), (x.double(), None), (x.bfloat16(), None), (x, torch.zeros(119))):
-        with pytest.raises(ValueError, match=r"Expected an? (input|bias) of torch.float32 and shape"):
-            operators.packed_linear(wrong, *parts, bias, 120)
-    inputs, expected = torch.randn(4, 2, 120), "Expected an? (input|state|cell state) of torch.float32 and shape"
-    for wrong in ((inputs[:, 1:], x, x), (inputs.bfloat16(), x, x), (inputs, x[1:], x), (inputs, x, x.half())):
-        with pytest.raises(ValueError, match=expected):
-            operators.packed_recurrence(*wrong, *parts, None, 0, False)
 
 
 def test_where_it_pays() -> None:
