@@ -25,7 +25,7 @@ from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, InitialScale, PositionRule, ShareRule
 from lightning_sparse_rnn.sparsity.rules.redistribution import Redistribution
 from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate, Schedule, SparsityRamp
-from lightning_sparse_rnn.utilities.trainer_state import limits, progress
+from lightning_sparse_rnn.utilities.trainer_state import length, limits, progress
 
 __all__ = ["SelfishSparseCallback"]
 
@@ -162,16 +162,16 @@ class SelfishSparseCallback(Callback):
         """Whether the weights are as sparse as they are to be; always true without ``initial_sparsity``."""
         return self._fit.reached
 
-    def falls_short(self, epochs: int) -> float:
-        """Return how far below ``sparsity`` a run from ``initial_sparsity`` will end after so many epochs.
+    def will_reach_sparsity(self, trainer: Trainer) -> bool:
+        """Return whether the run that ``trainer`` begins now has an update after which its weights are sparse enough.
 
-        It is 0 where it will not, and where that is not known beforehand: with ``update_every_n_steps``.
-
-        >>> sparse = SelfishSparseCallback(0.8, initial_sparsity=0.0)
-        >>> [round(sparse.falls_short(epochs), 3) for epochs in (1, 2, 3, 4)]
-        [0.8, 0.03, 0.001, 0.0]
+        It is true as well where nobody can know: with ``max_time``, loaders without a length, and of runs that go on.
         """
-        return self._clock.falls_short(epochs)
+        ramp, known = self._clock.ramp, length(trainer)
+        if ramp is None or known is None or self._clock.steps or self.sparsity_reached:
+            return True
+        share, total = self._clock.last_share(*known), self.topology.total_weights
+        return round((1.0 - ramp.at(share)) * total) <= round((1.0 - ramp.last) * total)
 
     @property
     def updates(self) -> list[dict[str, Any]]:

@@ -51,5 +51,5 @@ def _scaled(network: Mapping[str, Any], scale: float) -> dict[str, Any]:
 
 def _weights(network: Mapping[str, Any], vocab_size: int) -> int:
     with torch.device("meta"):
-        built = instantiate(network, vocab_size=vocab_size)
+        built = instantiate(network, vocab_size=vocab_size, _convert_="all")
     return sum(parameter.numel() for parameter in built.parameters() if parameter.dim() >= 2)

@@ -54,9 +54,9 @@ def written_config(path: Path) -> DictConfig:
 
 
 def make(config: DictConfig | Mapping[str, Any], **more: Any) -> Any:
-    """Make the object that a config names, with ``more`` arguments than are there.
+    """Make the object that a config names, with its arguments and ``more``.
 
-    It gets dicts and lists where the config has some: other libraries know Python's own alone.
+    Where the config has dicts and lists the object gets Python's own: other libraries know no others.
     """
     return instantiate(config, **more, _convert_="all")
 

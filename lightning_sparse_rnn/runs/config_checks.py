@@ -54,6 +54,7 @@ def check_config(config: DictConfig) -> None:
         if name not in READ and f"${{{name}" not in written:
             raise ValueError(f"Nothing reads {name}.{near(name, [*READ, *MOVED])}")
     _check_values(config)
+    _check_ends_with_test(config.trainer)
     for name, instead in _OF_THE_RUN.items():
         if name in config.trainer:
             raise ValueError(f"Expected no trainer.{name}: a run makes its own. {instead}")
@@ -72,17 +73,45 @@ def near(name: str, known: Iterable[str]) -> str:
 
 def _check_values(config: DictConfig) -> None:
     """Name the value itself where Lightning and torch, much later, would speak of something else."""
-    whole = {"seed": (config.seed, 0), "trainer.max_epochs": (config.trainer.get("max_epochs"), -1)}
+    trainer = config.trainer
+    whole = {
+        "seed": (config.seed, 0),
+        "trainer.max_epochs": (trainer.get("max_epochs"), -1),
+        "trainer.check_val_every_n_epoch": (trainer.get("check_val_every_n_epoch"), 1),
+    }
     for name, (given, least) in whole.items():
         if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
             raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
-    time = config.trainer.get("max_time")
+    time = trainer.get("max_time")
     if time is not None and not isinstance(time, str | DictConfig):
         raise ValueError(
             f"Expected trainer.max_time as DD:HH:MM:SS, or as a dict such as {{minutes: 90}}, got {time!r}."
         )
     if not isinstance(config.compact_checkpoints, bool):
         raise ValueError(f"Expected compact_checkpoints to be true or false, got {config.compact_checkpoints!r}.")
+
+
+def _check_ends_with_test(trainer: DictConfig) -> None:
+    """Raise where a run would train to its end and then have no best weights to test, or no test."""
+    if trainer.get("fast_dev_run"):
+        raise ValueError(
+            "Expected no trainer.fast_dev_run: it keeps no weights that could be tested. For a quick look: "
+            "trainer.max_epochs=1 ++trainer.limit_train_batches=2 ++trainer.limit_val_batches=2."
+        )
+    for name in ("limit_val_batches", "limit_test_batches"):
+        if trainer.get(name) == 0:
+            raise ValueError(
+                f"Expected trainer.{name} of more than 0, got {trainer[name]}: a run ends with the test of its best "
+                "weights. Leave that out."
+            )
+    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch", 1)
+    if epochs == 0:
+        raise ValueError("Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.")
+    if epochs is not None and every is not None and 0 < epochs < every:
+        raise ValueError(
+            f"Expected trainer.check_val_every_n_epoch of at most trainer.max_epochs={epochs}, got {every}: a run "
+            "without a validation has no best weights."
+        )
 
 
 def _check_callbacks(callbacks: Any) -> None:

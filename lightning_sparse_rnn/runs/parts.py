@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from lightning_sparse_rnn.runs.companions import companion
 from lightning_sparse_rnn.runs.config import make, model_config
 from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
+from lightning_sparse_rnn.runs.long_enough import LongEnough
 from lightning_sparse_rnn.runs.progress_bar import EpochLines
 from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
 from lightning_sparse_rnn.runs.run_picture import RunPicture, in_two_lines
@@ -87,31 +87,10 @@ def _callbacks(config: DictConfig, folder: Path, weights: InitialWeights | None)
     method = None
     if "_target_" in config.method:
         method = make(config.method) if weights is None else weights.method(config.method)
-    if isinstance(method, SelfishSparseCallback):
-        _check_length(method, config.trainer)
     written = ConfigFile(folder, OmegaConf.to_yaml(config, resolve=True))
     first = [made.pop("averaging", None), method, written]
-    last = RunPicture(in_two_lines(config))
-    return [callback for callback in (*first, *made.values(), last) if callback is not None]
-
-
-def _check_length(method: SelfishSparseCallback, trainer: DictConfig) -> None:
-    """Raise if a run will end before its weights are as sparse as they are to be, and so have no result.
-
-    Raises:
-        ValueError: says how many epochs it takes.
-    """
-    epochs = trainer.get("max_epochs")
-    others = (trainer.get("max_steps", -1), trainer.get("max_time"))
-    # Texts of drawn lengths have no epochs of one length: an update may come a little later than it says here.
-    if not isinstance(epochs, int) or epochs < 1 or others != (-1, None) or method.falls_short(epochs) < 1e-4:
-        return
-    enough = next(longer for longer in itertools.count(epochs) if not method.falls_short(longer))
-    raise ValueError(
-        f"Expected trainer.max_epochs of {enough}, or another number in which this method reaches its sparsity, got "
-        f"{epochs}: it prunes between epochs, and after the last update weights would be left to prune. Or let it "
-        "prune within epochs: method.update_every_n_steps=100."
-    )
+    last = [LongEnough(), RunPicture(in_two_lines(config))]
+    return [callback for callback in (*first, *made.values(), *last) if callback is not None]
 
 
 def _with_known_end(config: DictConfig) -> DictConfig:
@@ -133,7 +112,14 @@ def _data(config: DictConfig, weights: InitialWeights | None) -> Any:
         weights.read(data)
     data.prepare_data()
     if isinstance(data, TextDataModule):
-        data.val_dataloader(), data.test_dataloader()  # a text that is too short shows now, and not after training
+        # A text that is too short shows now, and not after training.
+        data.val_dataloader()
+        batches, share = len(data.test_dataloader()), config.trainer.get("limit_test_batches")
+        if isinstance(share, float) and batches * share < 1:
+            raise ValueError(
+                f"Expected trainer.limit_test_batches of at least 1 batch of the test text's {batches}, got the share "
+                f"{share} of them."
+            )
     return data
 
 
@@ -148,34 +134,6 @@ def _trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback]) -> 
         # Without one of ours Lightning would show its own.
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
-    _check_evaluates(trainer)
     if trainer.strategy.root_device.type != "cpu":  # whose epochs may be as short as it takes to write their weights
         trainer.strategy.checkpoint_io = BackgroundCheckpointIO(compact)
     return trainer
-
-
-def _check_evaluates(trainer: pl.Trainer) -> None:
-    """Raise if a run would train to its end and then lack a validation to choose its best weights by, or its test.
-
-    Raises:
-        ValueError: says what stands in the way.
-    """
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        raise ValueError(
-            "Expected no trainer.fast_dev_run: it keeps no weights that could be tested. For a quick look: "
-            "trainer.max_epochs=1 +trainer.limit_train_batches=2 +trainer.limit_val_batches=2."
-        )
-    for name in ("limit_val_batches", "limit_test_batches"):
-        if not getattr(trainer, name):
-            raise ValueError(
-                f"Expected trainer.{name} of more than 0, got {getattr(trainer, name)}: a run ends with the test of "
-                "its best weights. Leave that out."
-            )
-    epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
-    if epochs == 0:
-        raise ValueError("Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.")
-    if epochs is not None and every is not None and 0 < epochs < every:
-        raise ValueError(
-            f"Expected trainer.check_val_every_n_epoch of at most trainer.max_epochs={epochs}, got {every}: a run "
-            "without a validation has no best weights."
-        )

@@ -127,9 +127,9 @@ def _require_best(parts: Parts, config: DictConfig) -> None:
             "its last topology update came too early. Train for more epochs, or lower method.sparsity_reached_at."
         )
     raise SystemExit(
-        "The run ended without a validation to choose the best weights by, so there is nothing to test. Let it "
-        "validate before trainer.max_steps or trainer.max_time end it: see trainer.val_check_interval and "
-        "trainer.check_val_every_n_epoch."
+        "The run ended without a validation to choose the best weights by (of a method that prunes step by step: one "
+        "at its sparsity), so there is nothing to test. Let it validate before its end: see "
+        "trainer.check_val_every_n_epoch, trainer.val_check_interval, trainer.max_steps and trainer.max_time."
     )
 
 

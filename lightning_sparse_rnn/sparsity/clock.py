@@ -173,15 +173,15 @@ class UpdateClock:
         """
         return None if self.ramp is None else 1.0 - max(self.ramp.at(self.share_done(moment)), sparsity)
 
-    def falls_short(self, epochs: int) -> float:
-        """Return how far below the ramp's end a run of so many epochs stays, if nothing else ends it.
+    def last_share(self, steps: int, steps_per_epoch: int) -> float:
+        """Return the share of training, in [0, 1), that is done when the last update of a run is due; 0 without one.
 
-        It is 0 where the ramp is reached, where there is none, and where updates go by steps, whose number is unknown.
+        Args:
+            steps: how many optimizer steps the run has in all, at least 1.
+            steps_per_epoch: how many of them an epoch has, at least 1.
         """
-        if self.ramp is None or self._every_n_epochs is None:
-            return 0.0
-        last = (epochs - 1) // self._every_n_epochs * self._every_n_epochs  # the epoch that the last update precedes
-        return self.ramp.last - (self.ramp.at(last / epochs) if last else self.ramp.first)
+        every = self._every_n_steps or (self._every_n_epochs or steps) * steps_per_epoch
+        return (steps - 1) // every * every / steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return what there is to save: plain values."""

@@ -12,6 +12,7 @@ __all__ = [
     "batch_is_broken_off",
     "batch_runs",
     "gradients_wait",
+    "length",
     "limits",
     "logging_step",
     "next_batch",
@@ -112,6 +113,16 @@ def limits(trainer: Trainer) -> dict[str, float]:
     timer = _timer(trainer)
     epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
     return {"epochs": epochs, "steps": trainer.max_steps, "seconds": -1.0 if timer is None else timer._duration}
+
+
+def length(trainer: Trainer) -> tuple[int, int] | None:
+    """Return how many optimizer steps a run has in all, and an epoch of it; ``None`` where that is not known."""
+    counted = trainer.lightning_module.automatic_optimization and not _accumulation_changes(trainer)
+    batches = trainer.num_training_batches
+    if not counted or batches in (0, math.inf) or _timer(trainer) is not None:
+        return None
+    steps = trainer.estimated_stepping_batches
+    return (int(steps), math.ceil(batches / trainer.accumulate_grad_batches)) if 0 < steps < math.inf else None
 
 
 def logging_step(trainer: Trainer) -> int:

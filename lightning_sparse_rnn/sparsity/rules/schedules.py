@@ -86,7 +86,7 @@ class SparsityRamp:
     0.7
 
     Raises:
-        ValueError: an argument is out of range or unknown.
+        ValueError: an argument is out of range or unknown, or the schedule does not end at ``sparsity``.
     """
 
     def __init__(
@@ -99,14 +99,22 @@ class SparsityRamp:
             raise ValueError(f"Expected `sparsity_reached_at` above 0 and below 1, got {sparsity_reached_at}.")
         self._schedule: Schedule = find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
         self._reached_at = sparsity_reached_at
+        if abs(self.at(1.0) - self.last) > 1e-9:
+            raise ValueError(
+                f"Expected a `sparsity_schedule` that ends at `sparsity` {sparsity}, got "
+                f"{path_of(sparsity_schedule)!r}, which ends at {self.at(1.0):g}."
+            )
 
     @classmethod
     def optional(
         cls, initial_sparsity: float | None, sparsity: float, sparsity_schedule: str | Schedule, reached_at: float
     ) -> SparsityRamp | None:
-        """Return a ramp, or ``None`` without an ``initial_sparsity``; the schedule must be known either way."""
-        find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
-        return None if initial_sparsity is None else cls(initial_sparsity, sparsity, sparsity_schedule, reached_at)
+        """Return a ramp, or ``None`` without an ``initial_sparsity``; the arguments must be good either way."""
+        if initial_sparsity is None:
+            find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
+            cls(sparsity, sparsity, "linear", reached_at)
+            return None
+        return cls(initial_sparsity, sparsity, sparsity_schedule, reached_at)
 
     def at(self, progress: float) -> float:
         """The sparsity when the share ``progress`` of training is done, in [0, 1]."""
