@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = subprocess.Popen([sys.executable, "-m", "lightning_sparse_rnn.commands.train", *overrides])
     try:
         code = run.wait()
-    except KeyboardInterrupt:  # the run has met it as well
-        code = run.wait()
+    finally:  # after Ctrl-C, too, which the run has met as well
+        run.wait()
     if code:
         raise SystemExit(code)  # it has said why
     print(summary(folder_of(overrides)))
