@@ -104,14 +104,8 @@ def _check_ends_with_test(trainer: DictConfig) -> None:
                 f"Expected trainer.{name} of more than 0, got {trainer[name]}: a run ends with the test of its best "
                 "weights. Leave that out."
             )
-    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch", 1)
-    if epochs == 0:
+    if trainer.get("max_epochs") == 0:
         raise ValueError("Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.")
-    if epochs is not None and every is not None and 0 < epochs < every:
-        raise ValueError(
-            f"Expected trainer.check_val_every_n_epoch of at most trainer.max_epochs={epochs}, got {every}: a run "
-            "without a validation has no best weights."
-        )
 
 
 def _check_callbacks(callbacks: Any) -> None:

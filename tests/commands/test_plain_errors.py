@@ -28,7 +28,6 @@ MISTAKES = {
     "+trainer.limit_test_batches=0": "Expected trainer.limit_test_batches of more than 0, got 0: a run ends with",
     "+trainer.limit_val_batches=0": "Expected trainer.limit_val_batches of more than 0, got 0: a run ends with",
     "+trainer.fast_dev_run=true": "Expected no trainer.fast_dev_run: it keeps no weights that could be tested.",
-    "+trainer.check_val_every_n_epoch=50": "Expected trainer.check_val_every_n_epoch of at most trainer.max_epochs=18,",
     "+trainer.max_time=90": "Expected trainer.max_time as DD:HH:MM:SS, or as a dict such as {minutes: 90}, got 90.",
     "trainer.max_epochs=0": "Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.",
     "+callbacks.averaging.restart_epochs=3": "Expected `restart_epochs` as a list of epochs, such as [30], got 3.",
