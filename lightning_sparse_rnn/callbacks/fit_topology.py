@@ -125,7 +125,11 @@ class FitTopology:
         """Whether the weights are as sparse as they are to be."""
         if self.initial_sparsity is None:
             return not self.made.awaits_gradients
-        return self.made.live_weights <= round((1.0 - self.options.sparsity) * self.made.total_weights)
+        return self.enough(self.made.live_weights)
+
+    def enough(self, live: int) -> bool:
+        """Return whether with so many live weights they are as sparse as they are to be."""
+        return live <= round((1.0 - self.options.sparsity) * self.made.total_weights)
 
     def state_dict(self) -> Mapping[str, Any] | None:
         """Return what there is to save, if there is a topology."""

@@ -170,8 +170,8 @@ class SelfishSparseCallback(Callback):
         ramp, known = self._clock.ramp, length(trainer)
         if ramp is None or known is None or self._clock.steps or self.sparsity_reached:
             return True
-        share, total = self._clock.last_share(*known), self.topology.total_weights
-        return round((1.0 - ramp.at(share)) * total) <= round((1.0 - ramp.last) * total)
+        density = 1.0 - ramp.at(self._clock.last_share(*known))
+        return self._fit.enough(round(density * self.topology.total_weights))
 
     @property
     def updates(self) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 import yaml
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits
@@ -22,6 +21,7 @@ from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, counted_t
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
 from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.making import make
 from lightning_sparse_rnn.utilities.plain_values import plain
 from lightning_sparse_rnn.utilities.trainer_state import batch_runs
 
@@ -345,4 +345,4 @@ def _of_each_rank(gathered: State, world_size: int) -> list[State]:
 def _build(name: str, config: Any, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise ValueError(f"Expected `{name}` as a dict with a `_target_`, got {config!r}.")
-    return instantiate(config, *args, _convert_="all", **kwargs)
+    return make(config, *args, **kwargs)

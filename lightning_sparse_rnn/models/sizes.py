@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+
+from lightning_sparse_rnn.utilities.making import make
 
 __all__ = ["shrink"]
 
@@ -51,5 +52,5 @@ def _scaled(network: Mapping[str, Any], scale: float) -> dict[str, Any]:
 
 def _weights(network: Mapping[str, Any], vocab_size: int) -> int:
     with torch.device("meta"):
-        built = instantiate(network, vocab_size=vocab_size, _convert_="all")
+        built = make(network, vocab_size=vocab_size)
     return sum(parameter.numel() for parameter in built.parameters() if parameter.dim() >= 2)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.runs.naming import check_name, run_name
 from lightning_sparse_rnn.runs.old_configs import without_usual_options
 
-__all__ = ["CONFIG_DIR", "chosen", "make", "model_config", "sweep_folder", "written_config"]
+__all__ = ["CONFIG_DIR", "chosen", "model_config", "sweep_folder", "written_config"]
 
 _PACKAGE = Path(__file__).parent.parent
 #: An installed package has the configs inside; a checkout has them beside it.
@@ -51,14 +49,6 @@ def written_config(path: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or not config:
         raise ValueError(f"Expected the settings of a run in {path}, got {'nothing' if not config else 'a list'}.")
     return config
-
-
-def make(config: DictConfig | Mapping[str, Any], **more: Any) -> Any:
-    """Make the object that a config names, with its arguments and ``more``.
-
-    Where the config has dicts and lists the object gets Python's own: other libraries know no others.
-    """
-    return instantiate(config, **more, _convert_="all")
 
 
 def model_config(config: DictConfig, vocab_size: int) -> Any:

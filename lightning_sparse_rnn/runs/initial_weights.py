@@ -15,9 +15,9 @@ from torch import Tensor
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
 from lightning_sparse_rnn.data import TextDataModule, Vocabulary
-from lightning_sparse_rnn.runs.config import make
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.folder import BEST, CHECKPOINTS, LAST
+from lightning_sparse_rnn.utilities.making import make
 
 __all__ = ["InitialWeights", "initial_weights"]
 

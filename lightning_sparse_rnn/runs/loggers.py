@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from lightning_sparse_rnn.runs.config import make
+from lightning_sparse_rnn.utilities.making import make
 
 __all__ = ["ResumableCSVLogger", "begin", "finish", "hyperparameters", "log_end", "make_loggers"]
 

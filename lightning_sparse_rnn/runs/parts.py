@@ -18,13 +18,14 @@ from lightning_sparse_rnn.checkpoints.writing import BackgroundCheckpointIO, Who
 from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.checkpoint_callbacks import BestCheckpoint
 from lightning_sparse_rnn.runs.companions import companion
-from lightning_sparse_rnn.runs.config import make, model_config
+from lightning_sparse_rnn.runs.config import model_config
 from lightning_sparse_rnn.runs.initial_weights import InitialWeights, initial_weights
 from lightning_sparse_rnn.runs.loggers import make_loggers
 from lightning_sparse_rnn.runs.long_enough import LongEnough
 from lightning_sparse_rnn.runs.progress_bar import EpochLines
 from lightning_sparse_rnn.runs.record import ConfigFile, RunRecord
 from lightning_sparse_rnn.runs.run_picture import RunPicture, in_two_lines
+from lightning_sparse_rnn.utilities.making import make
 
 __all__ = ["Parts", "make_parts"]
 

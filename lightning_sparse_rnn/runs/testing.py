@@ -17,11 +17,12 @@ from lightning_sparse_rnn.data.texts import read_text
 from lightning_sparse_rnn.inference.compression import compress_where_it_pays
 from lightning_sparse_rnn.models import LanguageModel
 from lightning_sparse_rnn.models.building import NETWORKS, check_named, check_options, check_sizes
-from lightning_sparse_rnn.runs.config import make, model_config, written_config
+from lightning_sparse_rnn.runs.config import model_config, written_config
 from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.folder import CONFIG
 from lightning_sparse_rnn.runs.matmul_precision import set_matmul_precision
 from lightning_sparse_rnn.runs.model_file import described_by, load_model
+from lightning_sparse_rnn.utilities.making import make
 from lightning_sparse_rnn.utilities.plain_values import check_plain
 
 __all__ = ["check_read", "config_of", "test", "test_file"]

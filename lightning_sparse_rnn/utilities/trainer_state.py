@@ -88,8 +88,7 @@ def progress(
     }
     ends: dict[str, float] = {}
     epochs, most = trainer.max_epochs, trainer.max_steps
-    counted = trainer.lightning_module.automatic_optimization and not _accumulation_changes(trainer)
-    batches = trainer.num_training_batches
+    counted, batches = _counts_steps(trainer), trainer.num_training_batches
     if counted and (epochs == -1 or batches != math.inf) and 0 < trainer.estimated_stepping_batches < math.inf:
         ends["optimizer steps"] = float(trainer.estimated_stepping_batches)
     else:
@@ -103,7 +102,7 @@ def progress(
     left = {name: end - done[name] for name, end in ends.items()}
     if "optimizer steps" in ends and counted and epochs and epochs > 0 and batches != math.inf:
         # What is left of so many epochs of this length, whatever those before had.
-        of_epochs = math.ceil(batches / trainer.accumulate_grad_batches) * (epochs - done["epochs"])
+        of_epochs = _steps_per_epoch(trainer) * (epochs - done["epochs"])
         left["optimizer steps"] = min(of_epochs, most - steps) if most > 0 else of_epochs
     return done, ends, left
 
@@ -117,12 +116,10 @@ def limits(trainer: Trainer) -> dict[str, float]:
 
 def length(trainer: Trainer) -> tuple[int, int] | None:
     """Return how many optimizer steps a run has in all, and an epoch of it; ``None`` where that is not known."""
-    counted = trainer.lightning_module.automatic_optimization and not _accumulation_changes(trainer)
-    batches = trainer.num_training_batches
-    if not counted or batches in (0, math.inf) or _timer(trainer) is not None:
+    if not _counts_steps(trainer) or trainer.num_training_batches in (0, math.inf) or _timer(trainer) is not None:
         return None
     steps = trainer.estimated_stepping_batches
-    return (int(steps), math.ceil(batches / trainer.accumulate_grad_batches)) if 0 < steps < math.inf else None
+    return (int(steps), _steps_per_epoch(trainer)) if 0 < steps < math.inf else None
 
 
 def logging_step(trainer: Trainer) -> int:
@@ -137,6 +134,15 @@ def _epoch_length(trainer: Trainer, batch: int) -> float | None:
     seen: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     earlier = seen.processed - batch
     return earlier / trainer.current_epoch if trainer.current_epoch and earlier > 0 else None
+
+
+def _counts_steps(trainer: Trainer) -> bool:
+    """Whether it follows from the batches how many optimizer steps there are."""
+    return trainer.lightning_module.automatic_optimization and not _accumulation_changes(trainer)
+
+
+def _steps_per_epoch(trainer: Trainer) -> int:
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
 def _accumulation_changes(trainer: Trainer) -> bool:

@@ -110,11 +110,8 @@ class SparsityRamp:
         cls, initial_sparsity: float | None, sparsity: float, sparsity_schedule: str | Schedule, reached_at: float
     ) -> SparsityRamp | None:
         """Return a ramp, or ``None`` without an ``initial_sparsity``; the arguments must be good either way."""
-        if initial_sparsity is None:
-            find_rule("sparsity_schedule", sparsity_schedule, SCHEDULES)
-            cls(sparsity, sparsity, "linear", reached_at)
-            return None
-        return cls(initial_sparsity, sparsity, sparsity_schedule, reached_at)
+        ramp = cls(sparsity if initial_sparsity is None else initial_sparsity, sparsity, sparsity_schedule, reached_at)
+        return None if initial_sparsity is None else ramp
 
     def at(self, progress: float) -> float:
         """The sparsity when the share ``progress`` of training is done, in [0, 1]."""
