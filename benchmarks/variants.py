@@ -71,6 +71,11 @@ VARIANTS = {
     ),
     "dense_lr20": Variant("dense with learning rate 20 instead of 30", (*DENSE, "optimizer.lr=20"), "dense"),
     "dense_lr40": Variant("dense with learning rate 40", (*DENSE, "optimizer.lr=40"), "dense"),
+    "dense_dropout04_lr20": Variant(
+        "dense with dropout 0.4 and learning rate 20",
+        (*DENSE, "model.network.dropout=0.4", "optimizer.lr=20"),
+        "dense_dropout04",
+    ),
     "small_dense": Variant("a dense network of as few weights", ("method=small_dense",)),
     "static": Variant("the topology never changes", ("method=static",)),
     "static_dropout03": Variant("the same with dropout 0.3", ("method=static", "model.network.dropout=0.3"), "static"),
@@ -140,6 +145,11 @@ VARIANTS = {
     "scaled_dropout03": Variant("scaled, dropout 0.3", (SCALED, "model.network.dropout=0.3"), "scaled"),
     "scaled_rate05": Variant("scaled, initial rate 0.5", (SCALED, "prune_rate=0.5"), "scaled"),
     "scaled_rate05_dropout04": Variant("scaled, initial rate 0.5, dropout 0.4", THREE, "scaled"),
+    "scaled_rate05_dropout03_lr20": Variant(
+        "scaled, initial rate 0.5, dropout 0.3, learning rate 20",
+        (SCALED, "prune_rate=0.5", "model.network.dropout=0.3", "optimizer.lr=20"),
+        "scaled_rate05_dropout04",
+    ),
     "scaled_rate05_dropout04_tied": Variant(
         "the same, one matrix for embedding and decoder, 348 units", (*THREE, *TIED), "scaled_rate05_dropout04"
     ),
