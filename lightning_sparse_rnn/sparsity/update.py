@@ -61,7 +61,7 @@ class Update:
         shapes = {name: self.shapes[name] for name in live}
         prune_in, grow_in = scopes.prune_in(shapes, self.layouts), scopes.grow_in(shapes, self.layouts)
         before = _counts(prune_in, live)
-        after = before if self.total is None else apportion(self.total, before, before)
+        after = before if self.total is None else _fewer(self.total, before)
         # Copied only for shares, which are claimed by what was live before.
         lived = live if scopes.share is None else {name: flat.clone() for name, flat in live.items()}
 
@@ -169,6 +169,21 @@ def _check(option: str, chosen: Any, size: int, count: int | None) -> None:
 
 def _counts(pools: Sequence[Pool], flat: Mapping[str, Tensor]) -> list[int]:
     return [sum(count_true(part) for part in pool.parts(flat)) for pool in pools]
+
+
+def _fewer(total: int, before: Sequence[int]) -> list[int]:
+    """Share ``total`` out in proportion to ``before``; where there are enough, none that has some is left with none.
+
+    A pool without live weights would stay without them, and a layer without live weights passes nothing on.
+    """
+    last: set[int] = set()  # those that keep a single one, which is more than their part
+    while True:
+        rest = [0 if i in last else n for i, n in enumerate(before)]
+        after = [1 if i in last else n for i, n in enumerate(apportion(total - len(last), rest, rest))]
+        starved = {i for i, (n, left) in enumerate(zip(before, after, strict=True)) if n and not left}
+        if not starved or total < sum(n > 0 for n in before):
+            return after
+        last |= starved
 
 
 def _share(rate: float, n: int) -> int:

@@ -228,3 +228,21 @@ def test_parameters_and_masks_stay_where_they_are_in_memory() -> None:
     before = [(p.data_ptr(), topology.masks[p].data_ptr()) for p in topology.parameters.values()]
     topology.update(0.5)
     assert [(p.data_ptr(), topology.masks[p].data_ptr()) for p in topology.parameters.values()] == before
+
+
+@pytest.mark.parametrize("redistribution", ["none", "gates"])
+def test_a_tensor_that_grows_sparser_beside_large_ones_keeps_a_live_weight(redistribution: str) -> None:
+    torch.manual_seed(0)
+    module = nn.ModuleList([*(nn.Linear(3, 2) for _ in range(20)), nn.Linear(50, 50)])
+    topology = SparseTopology(module, sparsity=0.0, redistribution=redistribution)
+    for density in (0.7, 0.4, 0.2, 0.1, 0.02):
+        topology.update(0.5, density=density)
+        assert topology.live_weights == round(density * topology.total_weights)
+        assert min(sum(gates.values()) for gates in topology.live_per_gate().values()) >= 1
+
+
+def test_what_grows_sparser_keeps_its_proportions_but_for_the_last_weight_of_each() -> None:
+    small, large = nn.Linear(2, 1, bias=False), nn.Linear(99, 2, bias=False)
+    topology = SparseTopology(nn.ModuleList([small, large]), sparsity=0.0)
+    topology.update(0.5, density=0.1)  # 20 of 200: by proportion 0.2 of them for the first
+    assert [sum(gates.values()) for gates in topology.live_per_gate().values()] == [1, 19]
