@@ -18,7 +18,8 @@ def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[T
 
     That is every state in its parameter's shape, or with further dimensions before it: numbers, truth values, and
     codes of eight bits whose zero is known (``state1`` with its table ``qmap1``, as bitsandbytes has them, and tensors
-    that decode and encode themselves, as torchao's). Sums over rows and columns are left as they are.
+    that decode and encode themselves, as torchao's). Sums over rows and columns are left as they are, and so are the
+    square matrices that Shampoo and its kind keep of rows and of columns, which an n × n weight has in its own shape.
 
     Args:
         optimizer: one that knows nothing of masks.
@@ -28,12 +29,13 @@ def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[T
     Raises:
         ValueError: a state's codes have no zero that is known.
     """
+    factors = _factors(optimizer)
     for parameter, state in optimizer.state.items():
         if parameter not in masks:
             continue
         mask = masks[parameter]
         for key, value in state.items():
-            if not _is_per_weight(value, parameter):
+            if key in factors or not _is_per_weight(value, parameter):
                 continue
             if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
                 plain = value.dequantize().mul_(mask)
@@ -51,11 +53,32 @@ def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[T
 
 def check_memory(optimizer: Optimizer, masks: Mapping[Tensor, Tensor]) -> None:
     """Raise a ``ValueError`` if :func:`forget` could not do its work on what this optimizer remembers now."""
+    factors = _factors(optimizer)
     for parameter, state in optimizer.state.items():
         if parameter in masks:
             for key, value in state.items():
-                if _is_per_weight(value, parameter):
+                if key not in factors and _is_per_weight(value, parameter):
                     _zero(optimizer, state, key, value)
+
+
+def _factors(optimizer: Optimizer) -> set[str]:
+    """Return the names of states of whole rows or columns: square ones of a tensor that is not, or so called."""
+    return {
+        key
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if "precond" in str(key) or (isinstance(value, Tensor) and _is_square_beside(value, parameter))
+    }
+
+
+def _is_square_beside(value: Tensor, parameter: Tensor) -> bool:
+    return (
+        parameter.dim() > 1
+        and value.dim() == 2
+        and value.shape[0] == value.shape[1]
+        and value.shape != parameter.shape
+        and value.shape[0] in parameter.shape
+    )
 
 
 def _is_per_weight(value: Any, parameter: Tensor) -> bool:

@@ -94,3 +94,17 @@ def test_sums_over_rows_and_counts_are_left_as_they_are() -> None:
     forget(optimizer, masks, born)
     assert row.tolist() == [1.0, 1.0]
     assert step == 5
+
+
+@pytest.mark.parametrize("name", ["factor", "precond_0"])
+def test_square_matrices_of_rows_and_columns_are_left_as_they_are(name: str) -> None:
+    # As Shampoo keeps them: those of a square weight have its shape, and a weight that is not square tells them apart.
+    square, wide = torch.nn.Parameter(torch.ones(3, 3)), torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = torch.optim.SGD([square, wide] if name == "factor" else [square], lr=0.1)
+    optimizer.state[square].update({name: torch.ones(3, 3), "momentum_buffer": torch.ones(3, 3)})
+    if name == "factor":
+        optimizer.state[wide].update({name: torch.ones(2, 2)})
+    mask = torch.eye(3)
+    forget(optimizer, {square: mask}, {square: torch.zeros(3, 3, dtype=torch.bool)})
+    assert torch.equal(optimizer.state[square][name], torch.ones(3, 3))
+    assert torch.equal(optimizer.state[square]["momentum_buffer"], mask)
