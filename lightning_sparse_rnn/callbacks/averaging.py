@@ -19,6 +19,7 @@ from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume, load
 from lightning_sparse_rnn.callbacks.running_statistics import RunningStatistics, layers_with_statistics
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.counting import ordinal
+from lightning_sparse_rnn.utilities.epochs import epoch_at
 
 __all__ = ["NonMonotonicAveraging"]
 
@@ -204,7 +205,7 @@ class NonMonotonicAveraging(Callback):
                 "NonMonotonicAveraging(restart_at=...) takes shares of `trainer.max_epochs`, and this Trainer has "
                 "none. Set `max_epochs`, or give `restart_epochs`."
             )
-        return [*self.restart_epochs, *(max(1, round(share * (epochs or 0))) for share in self.restart_at)]
+        return [*self.restart_epochs, *(epoch_at(share, epochs or 0) for share in self.restart_at)]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _training_goes_on(trainer):

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, found again after a crash, and checked before they are used."""
+"""Checkpoint files: found again after a crash, and checked before they are used."""
 
 from __future__ import annotations
 

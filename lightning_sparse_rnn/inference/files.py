@@ -27,15 +27,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.inference.compression import replaced
 from lightning_sparse_rnn.inference.layers import PackedLayer
 from lightning_sparse_rnn.inference.packing import Packed
-from lightning_sparse_rnn.models import (
-    AWDLSTM,
-    GRU,
-    LSTM,
-    AWDLSTMMoS,
-    OrderedNeuronsLSTM,
-    RecurrentHighwayNetwork,
-    StackedLSTM,
-)
+from lightning_sparse_rnn.models import NETWORKS
 from lightning_sparse_rnn.utilities.whole_files import replacing
 
 __all__ = ["load_packed", "save_packed"]
@@ -49,10 +41,7 @@ _DTYPES = {
                   torch.int32, torch.int64, torch.bool)
 }  # fmt: skip
 # What a file may name: it may come from anywhere, and nothing else is called.
-_NETWORKS: dict[str, Any] = {
-    f"lightning_sparse_rnn.models.{each.__name__}": each
-    for each in (AWDLSTM, AWDLSTMMoS, GRU, LSTM, OrderedNeuronsLSTM, RecurrentHighwayNetwork, StackedLSTM)
-}
+_NETWORKS: dict[str, Any] = {f"lightning_sparse_rnn.models.{each.__name__}": each for each in NETWORKS}
 
 
 def save_packed(path: str | Path, module: nn.Module, network: Mapping[str, Any] | None = None) -> None:

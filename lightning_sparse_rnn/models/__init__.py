@@ -31,6 +31,18 @@ __all__ = [
 ]
 
 
+#: What a file may name and have built.
+NETWORKS: tuple[type[Network], ...] = (
+    AWDLSTM,
+    AWDLSTMMoS,
+    GRU,
+    LSTM,
+    OrderedNeuronsLSTM,
+    RecurrentHighwayNetwork,
+    StackedLSTM,
+)
+
+
 def __getattr__(name: str) -> Any:
     if name != "LanguageModel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,12 +15,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 
+from lightning_sparse_rnn import models
 from lightning_sparse_rnn.checkpoints.fits import check_fits
-from lightning_sparse_rnn.models.awd_lstm import AWDLSTM
-from lightning_sparse_rnn.models.highway import RecurrentHighwayNetwork
-from lightning_sparse_rnn.models.mixture_of_softmaxes import AWDLSTMMoS
-from lightning_sparse_rnn.models.ordered_neurons import OrderedNeuronsLSTM
-from lightning_sparse_rnn.models.stacked import GRU, LSTM, StackedLSTM
 from lightning_sparse_rnn.optim.sntasgd import SNTASGD
 from lightning_sparse_rnn.utilities.plain_values import check_plain
 
@@ -41,16 +37,7 @@ def _subclasses(module: Any, of: type) -> list[type]:
 
 
 #: Classes by the names that files have for them.
-NETWORKS = _names(
-    AWDLSTM,
-    AWDLSTMMoS,
-    GRU,
-    LSTM,
-    OrderedNeuronsLSTM,
-    RecurrentHighwayNetwork,
-    StackedLSTM,
-    public="lightning_sparse_rnn.models",
-)
+NETWORKS = _names(*models.NETWORKS, public="lightning_sparse_rnn.models")
 OPTIMIZERS = {
     **_names(*_subclasses(optim, optim.Optimizer), public="torch.optim"),
     **_names(SNTASGD, public="lightning_sparse_rnn"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_sparse_rnn.runs.paths import with_one_path
 from lightning_sparse_rnn.runs.shown import without_shown
+from lightning_sparse_rnn.utilities.epochs import epoch_at
 
 __all__ = ["MOVED", "same_runs", "up_to_date", "without_usual_options"]
 
@@ -92,5 +93,5 @@ def _in_epochs(averaging: Any, max_epochs: Any) -> dict[str, Any] | None:
     now = dict(averaging)
     shares, epochs = now.pop("restart_at", None) or [], now.pop("restart_epochs", None) or []
     if shares and isinstance(max_epochs, int) and max_epochs > 0:
-        epochs, shares = [*epochs, *(round(share * max_epochs) for share in shares)], []
+        epochs, shares = [*epochs, *(epoch_at(share, max_epochs) for share in shares)], []
     return {**now, "restart_at": list(shares), "restart_epochs": sorted(epochs)}

@@ -39,8 +39,9 @@ class TopologyOptions:
             first that matches counts; all other tensors get one density, with which the total is that of ``sparsity``.
         pruning: which live weights an update prunes: ``"magnitude"`` (the paper), ``"signed_magnitude"``,
             ``"sign_flip"``, ``"threshold"``, ``"saliency"``.
-        growth: which inactive weights an update regrows: ``"random"`` (the paper), ``"gradient"``, ``"momentum"``, or
-            ``None``: no weight comes back, and an update only prunes what is too many for its ``density``.
+        growth: which inactive weights an update regrows: ``"random"`` (the paper), ``"random_elsewhere"`` (not where
+            it has just pruned), ``"gradient"``, ``"momentum"``, or ``None``: no weight comes back, and an
+            update only prunes what is too many for its ``density``.
         redistribution: what keeps its number of live weights: each gate (``"none"``), each matrix (``"gates"``, the
             paper), each recurrent layer (``"layer"``), or only the whole model (``"model"``). With ``"live"`` and
             ``"momentum"`` too it is the whole model: each tensor regrows in proportion to the live weights it is left

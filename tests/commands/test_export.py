@@ -127,7 +127,9 @@ def test_packed(dtype: str, within: float, run: Path, model: LanguageModel, caps
 
 def test_dense(run: Path, model: LanguageModel) -> None:
     main([str(run), "--format", "dense"])
-    LSTM(40, 24, 24, tied=True).load_state_dict(torch.load(run / "weights.pt", weights_only=True))
+    weights, expected = torch.load(run / "weights.pt", weights_only=True), model.network.state_dict()
+    LSTM(40, 24, 24, tied=True).load_state_dict(weights)
+    assert all(weights[name].equal(tensor) for name, tensor in expected.items())
 
 
 def test_safetensors_by_its_own_library(run: Path, model: LanguageModel) -> None:

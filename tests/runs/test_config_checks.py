@@ -10,7 +10,6 @@ from small_runs import small_config
 from lightning_sparse_rnn.runs.config_checks import READ, check_config, near
 from lightning_sparse_rnn.runs.training import train
 
-EARLY = "pytorch_lightning.callbacks.EarlyStopping"
 REFUSED = {
     "+sparsty=0.5": r"Nothing reads sparsty\. Did you mean sparsity\?",
     "+trainer.callbacks=[]": r"Expected no trainer\.callbacks: .*Add one as \+callbacks\.NAME\._target_=",

@@ -54,6 +54,7 @@ def test_todays_command_is_the_run_of_then(restarts: str) -> None:
     [
         ("optimizer.lr=4", "optimizer.lr: 5.0, now 4"),
         ("callbacks.averaging.restart_at=[0.75]", "callbacks.averaging.restart_epochs: [2], now [3]"),
+        ("callbacks.averaging.restart_at=[0.05]", "callbacks.averaging.restart_epochs: [2], now [1]"),
         ("model.cuda_graphs=false", "model.cuda_graphs: absent, now False"),
         ("model.network.fused_cells=true", "model.network.fused_cells: absent, now True"),
         ("callbacks.best.monitor=val_ppl", "callbacks.best.monitor: val_loss, now val_ppl"),
