@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_sparse_rnn.commands.own_modules import import_from_here
 from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.folder import BEST
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_intermixed_args(arguments)
     with told_plainly("sparse-rnn-test"):
+        if given.trust:
+            import_from_here()
         # Here, since it takes seconds, for which the help should not wait.
         from lightning_sparse_rnn.runs.quiet import quiet
         from lightning_sparse_rnn.runs.testing import check_read, config_of, test, test_file

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_sparse_rnn.commands.own_modules import import_from_here
 from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.folder import BEST, CARD, EXPORTED
 
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = given.checkpoint or given.run / BEST
     with told_plainly("sparse-rnn-export"):
         _check_options(given)
+        if given.trust:
+            import_from_here()
         # Here, since it takes seconds, for which the help should not wait.
         import torch
 

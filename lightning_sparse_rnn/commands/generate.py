@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sparse_rnn.commands.own_modules import import_from_here
 from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly
 from lightning_sparse_rnn.runs.folder import BEST
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trust", action="store_true", help="make whatever the file names; it may then run any code")
     given = parser.parse_args(arguments)
     with told_plainly("sparse-rnn-generate"):
+        if given.trust:
+            import_from_here()
         from lightning_sparse_rnn.models.generation import generate
         from lightning_sparse_rnn.utilities.finite import check_finite
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_sparse_rnn.commands.own_modules import import_from_here
 from lightning_sparse_rnn.commands.plain_errors import interruptible, told_plainly, whole_imports
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def main() -> None:
         from lightning_sparse_rnn.runs.config import CONFIG_DIR
         from lightning_sparse_rnn.runs.jobs import Jobs
 
-    sys.path.append(str(Path.cwd()))  # for rules of the user's own
+    import_from_here()
     sys.argv[1:] = arranged(sys.argv[1:])
     with told_plainly(_COMMAND):
         given = checked(sys.argv[1:])

@@ -151,6 +151,8 @@ class TextDataModule(pl.LightningDataModule):
         if self.vocabulary.kind == "words":
             return {}
         texts = {"valid": self.corpus.valid, "test": self.corpus.test}
+        if self.vocabulary.kind == "characters":  # also those that are written as <unk>
+            return dict.fromkeys(texts, 1.0)
         return {part: len(self.vocabulary.decode(ids)) / max(1, len(ids)) for part, ids in texts.items()}
 
     def read_only(self, vocabulary: Vocabulary, test: str) -> None:
@@ -242,7 +244,7 @@ class TextDataModule(pl.LightningDataModule):
     def _read(self) -> Corpus:
         folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()
         texts = load_texts(self.hparams["source"], self.hparams["root"], folder, self.hparams["shares"])
-        if ends := texts.train.count(EOS):
+        if self.hparams["tokens"] != "characters" and (ends := texts.train.count(EOS)):
             rank_zero_warn(
                 f"The training text has {ends} times {EOS}, which stands for a line's end and is added to each: the "
                 f"model learns two where there is one. Remove {EOS} from the files."
@@ -250,7 +252,8 @@ class TextDataModule(pl.LightningDataModule):
         options = {"kind": self.hparams["tokens"], **{n: self.hparams[n] for n in ("min_count", "max_vocabulary")}}
         # What is not asked for is no part of the cache's key, so that text tokenised long ago is found.
         if self._vocabulary is None:
-            corpus = cached_corpus(texts, folder, **{n: v for n, v in options.items() if v not in ("words", 1, None)})
+            usual = {"kind": "words", "min_count": 1, "max_vocabulary": None}
+            corpus = cached_corpus(texts, folder, **{n: v for n, v in options.items() if v != usual[n]})
         else:
             corpus = Corpus(self._vocabulary, *(self._vocabulary.encode(text) for text in texts))
         lines = self.hparams["train_lines"]

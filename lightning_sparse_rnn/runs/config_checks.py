@@ -98,11 +98,11 @@ def _check_ends_with_test(trainer: DictConfig) -> None:
             "Expected no trainer.fast_dev_run: it keeps no weights that could be tested. For a quick look: "
             "trainer.max_epochs=1 ++trainer.limit_train_batches=2 ++trainer.limit_val_batches=2."
         )
-    for name in ("limit_val_batches", "limit_test_batches"):
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer.get(name) == 0:
             raise ValueError(
-                f"Expected trainer.{name} of more than 0, got {trainer[name]}: a run ends with the test of its best "
-                "weights. Leave that out."
+                f"Expected trainer.{name} of more than 0, got {trainer[name]}: a run trains, and ends with the test of "
+                "its best weights. Leave that out."
             )
     if trainer.get("max_epochs") == 0:
         raise ValueError("Expected trainer.max_epochs of at least 1, or of -1 for a run without that limit, got 0.")
@@ -117,6 +117,12 @@ def _check_callbacks(callbacks: Any) -> None:
                 f"Expected callbacks.{name} with a _target_, the class of the callback, got {given!r}."
                 f"{near(name, [other for other in callbacks if other != name])}"
             )
+    monitor = (callbacks.get("best") or {}).get("monitor", "val_loss")
+    if monitor != "val_loss":
+        raise ValueError(
+            f"Expected callbacks.best.monitor=val_loss, got {monitor}: a run's validation perplexity is made of it. To "
+            "keep the best weights by something else, add a ModelCheckpoint as +callbacks.NAME._target_=..."
+        )
 
 
 def _check_method(method: DictConfig) -> None:

@@ -23,6 +23,16 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten t
 Row = dict[str, Any]
 
 
+# What makes perplexities of one text incomparable, with the values that are not worth saying.
+_OF_THE_TEXT: dict[str, Any] = {
+    "data.tokens": "words",
+    "data.min_count": 1,
+    "data.max_vocabulary": None,
+    "data.shares": None,
+    "trainer.limit_test_batches": None,
+}
+
+
 @dataclass
 class Run:
     """A run's folder, as far as it could be read.
@@ -50,10 +60,15 @@ class Run:
 
     @property
     def corpus(self) -> str:
-        """The name of the text that the run was trained on."""
+        """The name of the text, and what else makes perplexities comparable: its tokens, and how much is tested."""
         source, lines = self.settings.get("data.source"), self.settings.get("data.train_lines")
         name = self.settings.get("data.root") if source == "folder" else source
-        return f"{name}, first {lines} lines" if lines else str(name)
+        said = [str(name), *([f"first {lines} lines"] if lines else [])]
+        for key, usual in _OF_THE_TEXT.items():
+            value = self.settings.get(key, usual)
+            if value != usual:
+                said.append(f"{key.rpartition('.')[2]} {value}")
+        return ", ".join(said)
 
     def gates(self) -> dict[str, dict[str, int]]:
         """The number of positions of each gate of each recurrent tensor, in row order."""
@@ -77,6 +92,8 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             problems.append(f"There is no {path}.")
             continue
         below = sorted(config.parent for config in path.rglob(CONFIG)) if path.is_dir() else []
+        # A tracker may keep a config.yaml of its own within a run's folder.
+        below = [each for each in below if (each / METRICS).exists() or not set(each.parents) & set(below)]
         if not below:
             problems.append(
                 f"There is no run in {path}: expected a folder that sparse-rnn-train has made, with a {CONFIG} and a "

@@ -221,3 +221,15 @@ def test_bits_per_character(tmp_path: Path) -> None:
     metrics, _ = measured(data, tmp_path)
     assert metrics["test_bpc"] == pytest.approx(metrics["test_loss"] / math.log(2), rel=1e-6)
     assert data.characters_per_token == {"valid": 1.0, "test": 1.0}
+
+
+def test_a_character_is_one_character_also_where_it_is_unknown(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, "aaaa bb cc\n", "a b c\n", "c c\n")
+    data = TextDataModule("folder", root, cache_dir=tmp_path, tokens="characters", max_vocabulary=4)
+    assert data.unknown_shares["test"] > 0
+    assert data.characters_per_token == {"valid": 1.0, "test": 1.0}
+
+
+def test_the_smallest_vocabulary_knows_no_word(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, "a b c\n", "a b c\n", "a b\n")
+    assert TextDataModule("folder", root, cache_dir=tmp_path, max_vocabulary=1).vocab_size == 2  # <unk> and <eos>

@@ -40,7 +40,7 @@ def make_run(
         *groups, key = name.split("__")
         at = config
         for group in groups:
-            at = at[group]
+            at = at.setdefault(group, {})
         at[key] = value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

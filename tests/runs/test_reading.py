@@ -18,6 +18,14 @@ def test_runs_are_found_below_folders_each_once(tmp_path: Path) -> None:
     assert problems == []
 
 
+def test_a_config_that_a_tracker_keeps_within_a_run_is_no_run(tmp_path: Path) -> None:
+    run, inner = make_run(tmp_path / "run"), make_run(tmp_path / "run" / "another")
+    files = run / "wandb" / "offline-run-1" / "files"
+    files.mkdir(parents=True)
+    (files / "config.yaml").write_text("wandb_version: 1\n")
+    assert find_runs([tmp_path]) == ([run, inner], [])
+
+
 def test_paths_that_hold_no_run_are_said_and_others_count(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "empty").mkdir()
@@ -41,6 +49,21 @@ def test_a_whole_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lines", "name"), [(None, "ptb"), (100, "ptb, first 100 lines")])
 def test_the_corpus_is_named_with_how_much_of_it(tmp_path: Path, lines: int | None, name: str) -> None:
     assert read_run(make_run(tmp_path / "run", data__train_lines=lines)).corpus == name
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "name"),
+    [
+        ("data__tokens", "characters", "ptb, tokens characters"),
+        ("data__max_vocabulary", 5, "ptb, max_vocabulary 5"),
+        ("trainer__limit_test_batches", 30, "ptb, limit_test_batches 30"),
+        ("data__tokens", "words", "ptb"),
+    ],
+)
+def test_the_corpus_is_named_with_what_else_makes_perplexities_incomparable(
+    tmp_path: Path, setting: str, value: object, name: str
+) -> None:
+    assert read_run(make_run(tmp_path / "run", **{setting: value})).corpus == name
 
 
 def test_a_folder_of_texts_is_named_by_its_place(tmp_path: Path) -> None:
