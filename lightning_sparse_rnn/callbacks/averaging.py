@@ -145,6 +145,8 @@ class NonMonotonicAveraging(Callback):
             self._statistics = RunningStatistics(trainer, pl_module, self.update_statistics)
         hook = AveragedStateDict(trainer, pl_module, self._statistics)
         self._handle = pl_module.register_state_dict_post_hook(hook)
+        hooks: Any = pl_module._state_dict_hooks  # an OrderedDict, typed as a dict
+        hooks.move_to_end(self._handle.id, last=False)  # so that hooks of the module's own see ŵ
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._remove_hook()
@@ -243,8 +245,9 @@ class NonMonotonicAveraging(Callback):
         if self._statistics is not None:
             checkpoint[_STATISTICS_KEY] = self._statistics.training()
         # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
+        # What a hook of the module's own has made of it stays as it is.
         for name, average in averages(trainer, pl_module, copy=False).items():
-            if name in checkpoint["state_dict"]:
+            if _is_same(checkpoint["state_dict"].get(name), average):
                 checkpoint["state_dict"][name] = average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -290,3 +293,10 @@ class NonMonotonicAveraging(Callback):
 def _training_goes_on(trainer: Trainer) -> bool:
     """Whether this validation is part of a fit, and not its sanity check."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _is_same(value: Any, average: torch.Tensor) -> bool:
+    """Whether a value of a ``state_dict`` is ŵ, and nothing made of it."""
+    if not isinstance(value, torch.Tensor) or (value.dtype, value.device) != (average.dtype, average.device):
+        return False
+    return torch.equal(value, average)

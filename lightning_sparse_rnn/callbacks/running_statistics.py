@@ -123,7 +123,7 @@ class RunningStatistics:
 
     def _take(self, batch: Any, index: int) -> None:
         trainer, module = self._trainer, self._module
-        batch = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), 0)
+        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))  # or the DataModule's
         batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         arguments = [batch]
         if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2):

@@ -117,6 +117,31 @@ def test_averages_with_their_own_statistics_are_the_better_ones(tmp_path: Path) 
     assert run(tmp_path, averaging()).validated[-1] < without.validated[-1]
 
 
+def test_statistics_are_of_the_batches_that_a_hook_of_the_data_module_makes(tmp_path: Path) -> None:
+    def hundredfold(self: Any, batch: Sequence[Tensor], dataloader_idx: int) -> Sequence[Tensor]:
+        return [100 * batch[0], batch[1]]
+
+    class InModule(Normalised):
+        on_before_batch_transfer = hundredfold
+
+    class InData(pl.LightningDataModule):
+        on_before_batch_transfer = hundredfold
+
+        def train_dataloader(self) -> DataLoader:
+            return in_order()
+
+        def val_dataloader(self) -> DataLoader:
+            return loaders()[1]
+
+    run(tmp_path, by_module := Watch(), averaging(), module=InModule())
+    torch.manual_seed(1)
+    module, by_data = Normalised(), Watch()
+    torch.manual_seed(0)
+    make_trainer(tmp_path, [by_data, averaging()]).fit(module, datamodule=InData())
+    for name, value in by_module.seen[-1].items():
+        assert torch.equal(value, by_data.seen[-1][name]), name
+
+
 @pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}])
 @pytest.mark.parametrize("generator", [False, True])
 @pytest.mark.filterwarnings("ignore:Averaged weights will be validated with the running statistics")
