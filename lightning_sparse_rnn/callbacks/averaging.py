@@ -119,11 +119,14 @@ class NonMonotonicAveraging(Callback):
         return {**super().__getstate__(), "_handle": None, "_statistics": None}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state: dict[str, Any] = {
             "began_epoch": self._began_epoch,
             "validates_averages": self._validates_averages,
             "restarted": self._restarted,
         }
+        if self._statistics is not None:
+            state["evaluating"] = list(self._statistics.evaluating)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began_epoch = state_dict["began_epoch"]
@@ -133,6 +136,8 @@ class NonMonotonicAveraging(Callback):
         else:  # saved when there were only `restart_epochs`, as how many of them were over
             over = self.restart_epochs[: state_dict["restarts"]]
             self._restarted = max(over, default=0)
+        if self._statistics is not None:  # checkpoints of earlier versions do not tell
+            self._statistics.evaluating = list(state_dict.get("evaluating", []))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         bring_exact_resume(trainer)
@@ -188,6 +193,10 @@ class NonMonotonicAveraging(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Also due here when a resumed run begins in an epoch whose start it skips.
         self._restart_if_due(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._statistics is not None:
+            self._statistics.note_modes()
 
     def _restart_if_due(self, trainer: Trainer) -> None:
         due = [epoch for epoch in self._restarts(trainer) if self._restarted < epoch <= trainer.current_epoch]
