@@ -119,11 +119,14 @@ class NonMonotonicAveraging(Callback):
         return {**super().__getstate__(), "_handle": None, "_statistics": None}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state: dict[str, Any] = {
             "began_epoch": self._began_epoch,
             "validates_averages": self._validates_averages,
             "restarted": self._restarted,
         }
+        if self._statistics is not None:
+            state["evaluating"] = list(self._statistics.evaluating)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began_epoch = state_dict["began_epoch"]
@@ -133,6 +136,8 @@ class NonMonotonicAveraging(Callback):
         else:  # saved when there were only `restart_epochs`, as how many of them were over
             over = self.restart_epochs[: state_dict["restarts"]]
             self._restarted = max(over, default=0)
+        if self._statistics is not None:  # checkpoints of earlier versions do not tell
+            self._statistics.evaluating = list(state_dict.get("evaluating", []))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         bring_exact_resume(trainer)
@@ -145,6 +150,8 @@ class NonMonotonicAveraging(Callback):
             self._statistics = RunningStatistics(trainer, pl_module, self.update_statistics)
         hook = AveragedStateDict(trainer, pl_module, self._statistics)
         self._handle = pl_module.register_state_dict_post_hook(hook)
+        hooks: Any = pl_module._state_dict_hooks  # an OrderedDict, typed as a dict
+        hooks.move_to_end(self._handle.id, last=False)  # so that hooks of the module's own see ŵ
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._remove_hook()
@@ -186,6 +193,10 @@ class NonMonotonicAveraging(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Also due here when a resumed run begins in an epoch whose start it skips.
         self._restart_if_due(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._statistics is not None:
+            self._statistics.note_modes()
 
     def _restart_if_due(self, trainer: Trainer) -> None:
         due = [epoch for epoch in self._restarts(trainer) if self._restarted < epoch <= trainer.current_epoch]
@@ -243,8 +254,9 @@ class NonMonotonicAveraging(Callback):
         if self._statistics is not None:
             checkpoint[_STATISTICS_KEY] = self._statistics.training()
         # Tensors that share memory are written once: ŵ here is, where it can be, the mean among the optimizer's states.
+        # What a hook of the module's own has made of it stays as it is.
         for name, average in averages(trainer, pl_module, copy=False).items():
-            if name in checkpoint["state_dict"]:
+            if _is_same(checkpoint["state_dict"].get(name), average):
                 checkpoint["state_dict"][name] = average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -290,3 +302,10 @@ class NonMonotonicAveraging(Callback):
 def _training_goes_on(trainer: Trainer) -> bool:
     """Whether this validation is part of a fit, and not its sanity check."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _is_same(value: Any, average: torch.Tensor) -> bool:
+    """Whether a value of a ``state_dict`` is ŵ, and nothing made of it."""
+    if not isinstance(value, torch.Tensor) or (value.dtype, value.device) != (average.dtype, average.device):
+        return False
+    return torch.equal(value, average)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 
 __all__ = ["RunningStatistics", "layers_with_statistics"]
 
@@ -34,6 +35,10 @@ class RunningStatistics:
     gradients and without logging. Data and dropout are drawn from the number of the step, so that a resumed run
     computes the same ones, and training's random state stays as it is.
 
+    Layers that were in evaluation mode in the last training batch, such as batch normalisations that are kept as they
+    are, stay in it and keep the statistics of w. Afterwards all other buffers of the module and its metrics of
+    torchmetrics are as they were; plain attributes that a ``training_step`` writes are not put back.
+
     Args:
         trainer: the Trainer of the fit.
         module: the module that is trained.
@@ -43,10 +48,16 @@ class RunningStatistics:
     def __init__(self, trainer: Trainer, module: LightningModule, batches: bool | int) -> None:
         self._trainer, self._module, self._batches = trainer, module, batches
         self._layers = layers_with_statistics(module)
+        self._modules = dict(module.named_modules())
+        self.evaluating: list[str] = []  # the names of those that the last training batch found in evaluation mode
         self._training: dict[str, Tensor] | None = None  # those of w, while the layers have those of ŵ
         self._averaged: dict[str, Tensor] = {}
         self.revision: Any = None  # of the ŵ that `_averaged` are for
         self.computing = False
+
+    def note_modes(self) -> None:
+        """Take note of what is in evaluation mode, after a training batch: in a validation everything is."""
+        self.evaluating = [name for name, module in self._modules.items() if not module.training]
 
     @property
     def shown(self) -> bool:
@@ -115,15 +126,22 @@ class RunningStatistics:
     @contextmanager
     def _busy(self) -> Iterator[None]:
         self.computing = True
+        evaluating = {self._modules[name] for name in self.evaluating if name in self._modules}
+        layers = [layer for layer in self._layers.values() if layer not in evaluating]
         try:
-            with _in_training_mode(self._module), _without_logging(self._module), _plain(self._layers):
+            with (
+                _in_training_mode(self._module, evaluating),
+                _without_logging(self._module),
+                _unchanged(self._module, layers),
+                _plain(layers),
+            ):
                 yield
         finally:
             self.computing = False
 
     def _take(self, batch: Any, index: int) -> None:
         trainer, module = self._trainer, self._module
-        batch = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), 0)
+        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))  # or the DataModule's
         batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         arguments = [batch]
         if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2):
@@ -157,9 +175,9 @@ class RunningStatistics:
 
 
 @contextmanager
-def _plain(layers: dict[str, _BatchNorm]) -> Iterator[None]:
+def _plain(layers: list[_BatchNorm]) -> Iterator[None]:
     """Let statistics begin anew and be plain averages over batches."""
-    momenta = {layer: layer.momentum for layer in layers.values()}
+    momenta = {layer: layer.momentum for layer in layers}
     try:
         for layer in momenta:
             layer.reset_running_stats()
@@ -171,14 +189,40 @@ def _plain(layers: dict[str, _BatchNorm]) -> Iterator[None]:
 
 
 @contextmanager
-def _in_training_mode(module: nn.Module) -> Iterator[None]:
+def _in_training_mode(module: nn.Module, evaluating: set[nn.Module]) -> Iterator[None]:
     modes = {each: each.training for each in module.modules()}
     try:
         module.train()
+        for each in evaluating:
+            each.training = False
         yield
     finally:
         for each, mode in modes.items():
             each.training = mode
+
+
+@contextmanager
+def _unchanged(module: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
+    """Put back buffers, but for those of ``layers``, and all that metrics have: their states and counts of updates."""
+    spaces: list[dict[str, Any]] = [each._buffers for each in module.modules() if each not in set(layers)]
+    spaces += [vars(each) for each in module.modules() if isinstance(each, Metric)]
+    kept = [(space, {name: (value, _copy(value)) for name, value in space.items()}) for space in spaces]
+    try:
+        yield
+    finally:
+        for space, values in kept:
+            for name, (value, before) in values.items():
+                if isinstance(value, Tensor):  # the tensor itself: graphs and other metrics may share it
+                    value.copy_(before)
+                elif isinstance(value, list):
+                    value[:] = before
+                space[name] = value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return list(value) if isinstance(value, list) else value
 
 
 @contextmanager

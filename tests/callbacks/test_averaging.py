@@ -125,6 +125,24 @@ def test_validation_and_the_trained_module_see_averages_while_training_goes_on_w
         assert_equal(with_averages, without)
 
 
+def test_hooks_of_the_module_see_the_averages(tmp_path: Path) -> None:
+    def renamed_and_halved(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        state["head.weight"] = state.pop("linear.weight")
+        state["linear.bias"] = state["linear.bias"] / 2
+
+    module, record = Scripted([1, 2, 3, 0, 0, 0]), Weights()
+    module.register_state_dict_post_hook(renamed_and_halved)
+    saver = ModelCheckpoint(tmp_path, save_last=True)
+    fit(tmp_path, module, record, NonMonotonicAveraging("scripted"), saver)
+    expected = record.validated[-1]
+    assert not torch.equal(expected["linear.weight"], record.trained[-1]["linear.weight"])
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for state in (record.saved[-1], checkpoint["state_dict"]):
+        assert "linear.weight" not in state
+        assert torch.equal(state["head.weight"], expected["linear.weight"])
+        assert torch.equal(state["linear.bias"], expected["linear.bias"] / 2)
+
+
 @pytest.mark.parametrize(
     ("losses", "restarts", "column"),
     [

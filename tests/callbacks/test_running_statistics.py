@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import CatMetric, MinMaxMetric, SumMetric
 from toy_runs import Net, fit
 
 from lightning_sparse_rnn import SNTASGD, NonMonotonicAveraging, SelfishSparseCallback
@@ -115,6 +116,106 @@ def test_averages_with_their_own_statistics_are_the_better_ones(tmp_path: Path) 
     with pytest.warns(UserWarning, match=r"running statistics of the weights that are trained, in norm\. NonMonotonic"):
         without = run(tmp_path, averaging(update_statistics=False))
     assert run(tmp_path, averaging()).validated[-1] < without.validated[-1]
+
+
+def test_statistics_are_of_the_batches_that_a_hook_of_the_data_module_makes(tmp_path: Path) -> None:
+    def hundredfold(self: Any, batch: Sequence[Tensor], dataloader_idx: int) -> Sequence[Tensor]:
+        return [100 * batch[0], batch[1]]
+
+    class InModule(Normalised):
+        on_before_batch_transfer = hundredfold
+
+    class InData(pl.LightningDataModule):
+        on_before_batch_transfer = hundredfold
+
+        def train_dataloader(self) -> DataLoader:
+            return in_order()
+
+        def val_dataloader(self) -> DataLoader:
+            return loaders()[1]
+
+    run(tmp_path, by_module := Watch(), averaging(), module=InModule())
+    torch.manual_seed(1)
+    module, by_data = Normalised(), Watch()
+    torch.manual_seed(0)
+    make_trainer(tmp_path, [by_data, averaging()]).fit(module, datamodule=InData())
+    for name, value in by_module.seen[-1].items():
+        assert torch.equal(value, by_data.seen[-1][name]), name
+
+
+class Frozen(Normalised):
+    """Has a second normalisation and a dropout that it keeps in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
+        self.modes: list[tuple[bool, bool]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.kept.eval()
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        self.modes.append((self.norm.training, self.kept[0].training or self.kept[1].training))
+        return self.loss([self.kept(batch[0].flatten(0, 1)).view_as(batch[0]), batch[1]])
+
+
+def test_layers_that_training_keeps_in_evaluation_mode_stay_as_they_are(tmp_path: Path) -> None:
+    module = run(tmp_path, watch := Watch(), averaging(), module=Frozen())
+    assert set(module.modes) == {(True, False)}
+    assert len(module.modes) > 6 * STEPS
+    assert not torch.equal(watch.seen[-1]["norm.running_mean"], watch.trained[-1]["norm.running_mean"])
+    for state in [*watch.trained, *watch.seen]:
+        assert not state["kept.0.running_mean"].any()
+        assert state["kept.0.num_batches_tracked"] == 0
+
+
+def test_a_run_resumed_at_its_end_knows_which_layers_were_in_evaluation_mode(tmp_path: Path) -> None:
+    run(tmp_path, averaging(), ModelCheckpoint(tmp_path, save_last=True), module=Frozen())
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    module = Frozen()
+    make_trainer(tmp_path, [averaging()]).fit(module, in_order(), loaders()[1], ckpt_path=str(tmp_path / "last.ckpt"))
+    assert set(module.modes) == {(True, False)}
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+
+
+class Counting(Normalised):
+    """Keeps metrics and buffers in its training steps, and writes down at each epoch's end what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.all, self.largest = SumMetric(), CatMetric(), MinMaxMetric(SumMetric())
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(()))
+        self.instance = nn.InstanceNorm1d(3, track_running_stats=True)
+        self.counts: list[Any] = []
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        self.steps += 1  # in place
+        self.last = self.steps * 2  # another tensor
+        self.instance(torch.randn(2, 3, 4))
+        for metric in (self.total, self.all, self.largest):
+            metric(torch.tensor(float(batch_idx + 1)))
+        return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        self.counts.append([self.total.compute(), self.total.update_count, self.largest.compute()])
+        self.counts[-1] += [self.all.compute().tolist(), self.steps.item(), self.last.item()]
+        self.counts[-1].append(self.instance.running_mean.tolist())
+        for metric in (self.total, self.all, self.largest):
+            metric.reset()
+
+
+@pytest.mark.filterwarnings("ignore:Averaged weights will be validated with the running statistics")
+def test_metrics_and_other_buffers_do_not_notice(tmp_path: Path) -> None:
+    without, module = (
+        run(tmp_path, averaging(update_statistics=update), module=Counting(), val_check_interval=2)
+        for update in (False, True)
+    )
+    assert module.validated != without.validated
+    assert module.counts == without.counts
+    assert [count[:2] for count in module.counts] == [[1 + 2 + 3 + 4 + 5, STEPS]] * 6
+    assert module.steps == 6 * STEPS
 
 
 @pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}])
