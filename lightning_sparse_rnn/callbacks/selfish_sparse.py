@@ -282,6 +282,12 @@ class SelfishSparseCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0:  # the module's own hooks come after ours, and optimizers that average swap weights in them
+            self._steps.enforce()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()  # for weights that are saved alone, and nobody asks us
         log_sparsity(trainer, self.topology)
