@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_sparse_rnn.callbacks.replaced_parameters import is_of, links_of, resized
+from lightning_sparse_rnn.callbacks.replaced_parameters import is_of, links_of, resized, told_of_gone
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.optim.masked import trained_parameters
 from lightning_sparse_rnn.sparsity.numerics.bits import unpack_bits
@@ -240,17 +240,14 @@ class FitTopology:
         positions; of the others as large a share is live as of the old one, drawn at random.
 
         Raises:
-            MisconfigurationException: a parameter is gone.
+            MisconfigurationException: a parameter is gone, or has another name.
         """
         if self.topology is None or all(parts.get(key) is part for parts, key, part in self._links):
             return False
         before = self.topology.parameters
         own = dict(module.named_parameters(remove_duplicate=False))
         if gone := [name for name in before if name not in own]:
-            raise MisconfigurationException(
-                f"{', '.join(gone)} went out of the module in mid-run, and sparse training cannot go on without. "
-                "Change what a module consists of between two fits."
-            )
+            raise MisconfigurationException(told_of_gone(gone, before, own))
         state = dict(self.topology.state_dict())
         changed = {name: (p, own[name]) for name, p in before.items() if own[name] is not p}
         for name, (_, parameter) in changed.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
 
-__all__ = ["is_of", "links_of", "resized"]
+__all__ = ["is_of", "links_of", "resized", "told_of_gone"]
 
 
 def is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
@@ -34,6 +34,27 @@ def links_of(module: nn.Module, names: Mapping[str, nn.Parameter]) -> list[tuple
             here = inner
         links[id(here), last] = (here._parameters, last, parameter)
     return list(links.values())
+
+
+def told_of_gone(gone: Sequence[str], before: Mapping[str, nn.Parameter], own: Mapping[str, nn.Parameter]) -> str:
+    """Return the message of sparse parameters that the module has no more under their names.
+
+    Args:
+        gone: their names.
+        before: the sparse parameters by name.
+        own: the module's parameters by the names they have now.
+    """
+    now = {parameter: name for name, parameter in own.items()}
+    if renamed := [f"{name} is now called {now[before[name]]}" for name in gone if before[name] in now]:
+        return (
+            f"{', '.join(renamed)}: it got another name in mid-run, and sparse training knows parameters by theirs. "
+            "Wrap or compile a part of the module before the fit starts, in `__init__` or `configure_model`, or "
+            "compile it in place, which leaves names as they are: `part.compile()` for `part = torch.compile(part)`."
+        )
+    return (
+        f"{', '.join(gone)} went out of the module in mid-run, and sparse training cannot go on without. "
+        "Change what a module consists of between two fits."
+    )
 
 
 def resized(state: Mapping[str, Any], name: str, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
