@@ -170,6 +170,35 @@ def test_a_save_while_gradients_wait_is_gone_on_from_exactly(tmp_path: Path) -> 
     assert waiting
 
 
+def test_a_sparse_tensor_of_a_checkpoint_that_is_frozen_or_left_out_is_named_and_can_be_frozen_later(
+    tmp_path: Path,
+) -> None:
+    class Frozen(Two):
+        def on_train_start(self) -> None:
+            self.first.requires_grad_(False)
+
+    save = ModelCheckpoint(tmp_path, filename="end")
+    trainer(tmp_path, SelfishSparseCallback(0.5), save, max_epochs=1).fit(Two(), loader())
+    path = tmp_path / "end.ckpt"
+
+    module = Two.load_from_checkpoint(path)
+    module.first.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"has first\.weight, but frozen.*`on_train_start`"):
+        trainer(tmp_path, SelfishSparseCallback.from_checkpoint(path), max_epochs=1).fit(module, loader())
+    sparse = SelfishSparseCallback.from_checkpoint(path, exclude="first.*")
+    with pytest.raises(ValueError, match=r"has first\.weight, but left out: by `include` or `exclude`"):
+        trainer(tmp_path, sparse, max_epochs=1).fit(Two.load_from_checkpoint(path), loader())
+
+    for growth in ("random", "gradient"):
+        later, sparse = Frozen.load_from_checkpoint(path), SelfishSparseCallback.from_checkpoint(path, growth=growth)
+        before = later.first.weight.detach().clone()
+        trainer(tmp_path, sparse, max_epochs=3).fit(later, loader())
+        assert torch.equal(later.first.weight, before)
+        assert inactive_nonzero(before, sparse.topology.masks[later.first.weight]) == 0
+        assert int(sparse.topology.masks[later.first.weight].sum()) == 32
+        assert any(sparse.updates[-1]["pruned"]["second.weight"].values())
+
+
 def test_a_copy_goes_its_own_way(tmp_path: Path) -> None:
     module, sparse = Two(), SelfishSparseCallback(0.5)
     trainer(tmp_path, sparse, max_epochs=2).fit(module, loader())
