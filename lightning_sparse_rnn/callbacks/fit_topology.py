@@ -17,10 +17,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_sparse_rnn.callbacks.replaced_parameters import is_of, links_of, resized, told_of_gone
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.optim.masked import trained_parameters
-from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
-from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
+from lightning_sparse_rnn.sparsity.numerics.bits import unpack_bits
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.selection import sparsifiable_parameters
 from lightning_sparse_rnn.sparsity.topology import SparseTopology
@@ -47,9 +47,10 @@ class _Loading:
 
 @dataclass
 class _Saved:
-    """A topology that waits for its fit: of this module, or of any if that is ``None``."""
+    """A topology, and its updates, that waits for its fit: of this module, or of any if that is ``None``."""
 
     state: Mapping[str, Any]
+    updates: list[dict[str, Any]]
     module: weakref.ref[nn.Module] | None = None
 
 
@@ -85,7 +86,7 @@ def saved_sparsity(state: Mapping[str, Any]) -> float:
 
 
 class FitTopology:
-    """Holds the topology of a callback, from fit to fit.
+    """Holds the topology of a callback and its updates, from fit to fit.
 
     Args:
         options: of every topology that is made here.
@@ -96,6 +97,7 @@ class FitTopology:
         self.options = options
         self.initial_sparsity = initial_sparsity
         self.topology: SparseTopology | None = None
+        self.updates: list[dict[str, Any]] = []  # of this topology, oldest first
         self._made_with = options  # with what no optimizer trains left out
         self._saved: _Saved | None = None
         self._loading: _Loading | None = None
@@ -103,8 +105,11 @@ class FitTopology:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has the topology as saved, for the module it is to train.
-        saved = self.state_dict()
-        return {**vars(self), "topology": None, "_saved": saved and _Saved(saved), "_loading": None, "_links": []}
+        state = self.state_dict()
+        saved = state and _Saved(state["topology"], state["updates"])
+        updates = state["updates"] if state else []
+        own = {"topology": None, "updates": updates, "_saved": saved, "_loading": None, "_links": []}
+        return {**vars(self), **own}
 
     @property
     def made(self) -> SparseTopology:
@@ -131,20 +136,43 @@ class FitTopology:
         """Return whether with so many live weights they are as sparse as they are to be."""
         return live <= round((1.0 - self.options.sparsity) * self.made.total_weights)
 
-    def state_dict(self) -> Mapping[str, Any] | None:
-        """Return what there is to save, if there is a topology."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return what there is to save, if there is a topology: it, and its updates."""
         if self._saved is not None:
-            return self._saved.state
-        return None if self.topology is None else self.topology.state_dict()
+            return {"topology": dict(self._saved.state), "updates": list(self._saved.updates)}
+        if self.topology is None:
+            return None
+        return {"topology": self.topology.state_dict(), "updates": list(self.updates)}
 
     def expect(self, module: nn.Module, resumes: bool) -> None:
         """Take note that a checkpoint is being loaded into ``module``, to go on with its run or to look at it."""
         self._loading = _Loading(weakref.ref(module), resumes)
 
-    def load(self, state: Mapping[str, Any]) -> bool:
-        """Take over a saved topology when the next fit of its module begins, and return whether its run goes on."""
-        self._saved = _Saved(state, None if self._loading is None else self._loading.module)
-        return self._loading is not None and self._loading.resumes
+    def load(self, state: Mapping[str, Any], updates: Sequence[dict[str, Any]] = ()) -> bool:
+        """Take over a saved topology when the next fit of its module begins, and return whether its run goes on.
+
+        Where none goes on, and it is our topology's module that now has the saved weights, our topology is like the
+        saved one at once.
+        """
+        loading = self._loading
+        self._saved = _Saved(state, list(updates), None if loading is None else loading.module)
+        if loading is not None and not loading.resumes and self._fits(state, loading.module()):
+            self._take_over(self._saved)
+        elif self.topology is None:
+            self.updates = list(updates)  # there is no topology that they would not be of
+        return loading is not None and loading.resumes
+
+    def _fits(self, state: Mapping[str, Any], module: nn.Module | None) -> bool:
+        """Whether our topology is of this module, and can be like the saved one."""
+        if self.topology is None or module is None:
+            return False
+        parameters = self.topology.parameters
+        shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
+        return is_of(parameters, module) and shapes == {name: tuple(p.shape) for name, p in parameters.items()}
+
+    def _take_over(self, saved: _Saved) -> None:
+        self.made.load_state_dict(saved.state)
+        self.updates = list(saved.updates)
 
     def forget_loading(self) -> None:
         """Take note that what was loaded is not gone on with any more."""
@@ -169,7 +197,7 @@ class FitTopology:
     def rewind(self) -> None:
         """Take over what was loaded since the fit began: the learning rate finder winds it back to its start."""
         if self._saved is not None and self.topology is not None:
-            self.topology.load_state_dict(self._saved.state)
+            self._take_over(self._saved)
         self._saved = None
 
     def begin(self, module: nn.Module, optimizers: Sequence[Optimizer], unstepped: bool) -> bool:
@@ -186,7 +214,7 @@ class FitTopology:
         resumes = self._loading is not None and self._loading.resumes
         self._loading = None
         origin = self._choose(module, optimizers)
-        self._links = _links(module, self.made.parameters)
+        self._links = links_of(module, self.made.parameters)
         return origin is Origin.NEW or (unstepped and not resumes)
 
     def _choose(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> Origin:
@@ -196,8 +224,9 @@ class FitTopology:
             self.topology = SparseTopology.from_options(
                 module, self._made_with, state=saved.state, initial_sparsity=self.initial_sparsity
             )
+            self.updates = list(saved.updates)
             return Origin.SAVED
-        if self.topology is not None and _is_of(self.topology.parameters, module):
+        if self.topology is not None and is_of(self.topology.parameters, module):
             self.topology.apply_masks()
             self._name_what_stays_dense(module)
             return Origin.KEPT
@@ -211,27 +240,24 @@ class FitTopology:
         positions; of the others as large a share is live as of the old one, drawn at random.
 
         Raises:
-            MisconfigurationException: a parameter is gone.
+            MisconfigurationException: a parameter is gone, or has another name.
         """
         if self.topology is None or all(parts.get(key) is part for parts, key, part in self._links):
             return False
         before = self.topology.parameters
         own = dict(module.named_parameters(remove_duplicate=False))
         if gone := [name for name in before if name not in own]:
-            raise MisconfigurationException(
-                f"{', '.join(gone)} went out of the module in mid-run, and sparse training cannot go on without. "
-                "Change what a module consists of between two fits."
-            )
+            raise MisconfigurationException(told_of_gone(gone, before, own))
         state = dict(self.topology.state_dict())
         changed = {name: (p, own[name]) for name, p in before.items() if own[name] is not p}
         for name, (_, parameter) in changed.items():
-            state = _resized(state, name, tuple(parameter.shape), self.options.seed)
+            state = resized(state, name, tuple(parameter.shape), self.options.seed)
         include = [glob.escape(name) for name in before]
         self._made_with = replace(self._made_with, include=include, exclude=None)
         self.topology = SparseTopology.from_options(
             module, self._made_with, state=state, initial_sparsity=self.initial_sparsity
         )
-        self._links = _links(module, self.topology.parameters)
+        self._links = links_of(module, self.topology.parameters)
         for name, (old, new) in changed.items():
             rank_zero_info(f"{name} was replaced: {tuple(old.shape)} by {tuple(new.shape)}. It is sparse like before.")
         return bool(changed)
@@ -273,55 +299,6 @@ class FitTopology:
                 f"{', '.join(new)} could not be sparse when the topology was made and stay dense. To make them "
                 "sparse too, train with a new SelfishSparseCallback."
             )
-
-
-def _is_of(parameters: Mapping[str, nn.Parameter], module: nn.Module) -> bool:
-    """Whether these are parameters of ``module``; one may be frozen by now."""
-    own = dict(module.named_parameters(remove_duplicate=False))
-    return all(own.get(name) is parameter for name, parameter in parameters.items())
-
-
-def _links(module: nn.Module, names: Mapping[str, nn.Parameter]) -> list[tuple[dict[str, Any], str, Any]]:
-    """Return every step of the paths to these parameters: the dict it is in, its key, and what is there now."""
-    links: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
-    for name, parameter in names.items():
-        *path, last = name.split(".")
-        here = module
-        for part in path:
-            inner = here._modules[part]
-            assert inner is not None
-            links[id(here), part] = (here._modules, part, inner)
-            here = inner
-        links[id(here), last] = (here._parameters, last, parameter)
-    return list(links.values())
-
-
-def _resized(state: Mapping[str, Any], name: str, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """Return a topology's state with one tensor in another shape."""
-    old_shape = tuple(state["shapes"][name])
-    if old_shape == shape:
-        return dict(state)
-    old = {part: unpack_bits(state[part][name], math.prod(old_shape)).view(old_shape) for part in ("masks", "explored")}
-    common = tuple(slice(min(*sizes)) for sizes in zip(old_shape, shape, strict=False))
-    if len(old_shape) != len(shape):
-        common = (slice(0),) * len(shape)
-    added = torch.ones(shape, dtype=torch.bool)
-    added[common] = False
-    places = int(added.sum())
-    live = round(places * int(old["masks"].sum()) / old["masks"].numel())
-    drawn = torch.zeros(shape, dtype=torch.bool)
-    generator = generator_for(seed, state["updates"], f"{name} {shape}", drawn.device)
-    drawn[added] = choose(places, live, generator)
-    new = dict(state)
-    for part, bits in old.items():
-        whole = drawn.clone()
-        if len(old_shape) == len(shape):
-            whole[common] = bits[common]
-        new[part] = {**state[part], name: pack_bits(whole.flatten())}
-    new["shapes"] = {**state["shapes"], name: list(shape)}
-    for part in ("signs", "momenta"):
-        new[part] = {key: value for key, value in state[part].items() if key != name}
-    return new
 
 
 def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:

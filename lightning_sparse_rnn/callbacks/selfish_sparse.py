@@ -110,7 +110,6 @@ class SelfishSparseCallback(Callback):
         self._begins = False  # whether the fit that has started begins a run
         self._waiting: dict[str, Any] = {}  # gradients of a saved run that its next update waits with
         self._batch = 0  # of its epoch, the one that is trained on
-        self._updates: list[dict[str, Any]] = []
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, weights_only: bool = True, **options: Any) -> SelfishSparseCallback:
@@ -152,6 +151,9 @@ class SelfishSparseCallback(Callback):
     def topology(self) -> SparseTopology:
         """The live topology.
 
+        After ``trainer.test(module, ckpt_path=...)`` or ``validate``, of the module that was fitted, it is the
+        checkpoint's, as the weights are. After that of another module it is still the fit's.
+
         Raises:
             RuntimeError: no fit has started yet in this process.
         """
@@ -181,13 +183,13 @@ class SelfishSparseCallback(Callback):
         steps so far), ``rate``, and by tensor and gate numbers of weights: ``live``, ``pruned``, ``regrown``, and
         ``explored``: live at any time so far.
         """
-        return self._updates
+        return self._fit.updates
 
     def state_dict(self) -> dict[str, Any]:
-        topology = self._fit.state_dict()
-        if topology is None:
+        saved = self._fit.state_dict()
+        if saved is None:
             return {}
-        saved = {"topology": dict(topology), "options": self._fit.made_with(), "updates": list(self._updates)}
+        saved["options"] = self._fit.made_with()
         return {**saved, **self._clock.state_dict(), "gradients": self._steps.waiting()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -199,15 +201,14 @@ class SelfishSparseCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not state_dict:
             return
-        if self._fit.load(state_dict["topology"]):
+        if self._fit.load(state_dict["topology"], state_dict["updates"]):
             self._clock.load_state_dict(state_dict)
             self._waiting = state_dict.get("gradients", {})
-        self._updates = list(state_dict["updates"])
         self._fit.warn_of_other(state_dict["options"])
 
     def __getstate__(self) -> dict[str, Any]:
         # `copy.copy` shares what is in here: a copy is to go its own way from now on.
-        own = {"_fit": copy.copy(self._fit), "_clock": copy.copy(self._clock), "_updates": list(self._updates)}
+        own = {"_fit": copy.copy(self._fit), "_clock": copy.copy(self._clock)}
         return {**super().__getstate__(), **own, "_steps": NoSteps()}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -231,14 +232,14 @@ class SelfishSparseCallback(Callback):
             # Not always from zero: a Trainer may go on with another module, or from the checkpoint of a dense run.
             self._begins = False
             self._clock.restart(trainer.current_epoch, trainer.global_step)
-            self._updates = [record(self.topology, trainer.current_epoch, self._clock.steps)]
+            self._fit.updates = [record(self.topology, trainer.current_epoch, self._clock.steps)]
         self._clock.begin(limits(trainer))
         rank_zero_info(start_table(self.topology, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            moved = len(self._updates) > 1 or not self._clock.updates
-            rested = not self._updates or self._clock.steps <= self._updates[0]["step"]
+            moved = len(self._fit.updates) > 1 or not self._clock.updates
+            rested = not self._fit.updates or self._clock.steps <= self._fit.updates[0]["step"]
             tell_end(self.topology, None if self.sparsity_reached else self._fit.options.sparsity, moved or rested)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -281,6 +282,12 @@ class SelfishSparseCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()
 
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0:  # the module's own hooks come after ours, and optimizers that average swap weights in them
+            self._steps.enforce()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()  # for weights that are saved alone, and nobody asks us
         log_sparsity(trainer, self.topology)
@@ -298,7 +305,7 @@ class SelfishSparseCallback(Callback):
         if self.topology.awaits_gradients:
             self.topology.allocate(gradients)
             self._steps.hand_over(born={})
-            self._updates = [record(self.topology, trainer.current_epoch, self._clock.steps)]
+            self._fit.updates = [record(self.topology, trainer.current_epoch, self._clock.steps)]
         if self._clock.due:
             self._update(trainer, gradients)
 
@@ -318,7 +325,7 @@ class SelfishSparseCallback(Callback):
         )
         self._clock.updated()
         self._steps.hand_over(update.born)
-        self._updates.append(record(self.topology, trainer.current_epoch, self._clock.steps, update))
+        self._fit.updates.append(record(self.topology, trainer.current_epoch, self._clock.steps, update))
         log_update(trainer, self.topology, update)
 
     def _moment(self, trainer: Trainer) -> Moment:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_sparse_rnn.sparsity.gates import GateLayout
 from lightning_sparse_rnn.sparsity.numerics.bits import pack_bits, unpack_bits
 from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
+from lightning_sparse_rnn.sparsity.saved_tensors import check_tensors
 
 __all__ = ["Masks"]
 
@@ -132,30 +133,14 @@ class Masks:
             "explored": {name: pack_bits(flat) for name, flat in self._explored.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over saved masks.
+    def load_state_dict(self, state: Mapping[str, Any], module: nn.Module | None = None) -> None:
+        """Take over saved masks. Of ``module``, if given, a message says why tensors are not sparse.
 
         Raises:
             ValueError: the state belongs to other tensors; the message names them. Nothing has changed.
         """
-        saved = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        if saved != self.shapes:
-            raise ValueError(
-                "The saved topology is of other tensors than this module's sparse ones. "
-                + _difference(saved, self.shapes)
-            )
+        check_tensors({name: tuple(shape) for name, shape in state["shapes"].items()}, self.shapes, module)
         for name, mask in self.by_name.items():
             mask.copy_(unpack_bits(state["masks"][name], mask.numel()).view(mask.shape))
             self._explored[name].copy_(unpack_bits(state["explored"][name], mask.numel()))
         self._live = None
-
-
-def _difference(saved: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]) -> str:
-    parts = [f"only in the saved one: {name} {saved[name]}" for name in saved if name not in here]
-    parts += [f"only here: {name} {here[name]}" for name in here if name not in saved]
-    parts += [
-        f"{name} is {saved[name]} in the saved one and {here[name]} here"
-        for name in saved
-        if name in here and saved[name] != here[name]
-    ]
-    return "; ".join(parts).capitalize() + "."

@@ -121,7 +121,7 @@ class SparseTopology:
         self._momenta = Momenta(self._parameters if "momenta" in self._rules.needs else {})
         self._awaits_gradients = waits_for_gradients(self._allocation)
         if state is not None:
-            self.load_state_dict(state)
+            self._load(state, module)
             self.apply_masks()
         elif not self._awaits_gradients:
             self._begin(Quantities({name: p.detach().flatten() for name, p in self._parameters.items()}))
@@ -325,7 +325,10 @@ class SparseTopology:
         Raises:
             ValueError: the state belongs to other tensors; the message names them. The topology is unchanged.
         """
-        self._masks.load_state_dict(state)
+        self._load(state, None)
+
+    def _load(self, state: Mapping[str, Any], module: nn.Module | None) -> None:
+        self._masks.load_state_dict(state, module)
         self._signs.load_state_dict(state["signs"])
         self._momenta.load_state_dict(state["momenta"])
         self._memory = {key: dict(memory) for key, memory in state["memory"].items()}

@@ -258,6 +258,29 @@ def test_a_parameter_that_is_gone_is_named(tmp_path: Path) -> None:
         fit(tmp_path, net("sgd"), SelfishSparseCallback(0.5), InEpoch(remove), max_epochs=2)
 
 
+def test_a_parameter_that_is_renamed_is_named_as_it_is_called_now(tmp_path: Path) -> None:
+    class Compiled(Net):
+        def on_fit_start(self) -> None:
+            self.linear = torch.compile(self.linear, backend="eager")
+
+    torch.manual_seed(1)
+    message = r"^linear\.weight is now called linear\._orig_mod\.weight: .*`configure_model`.*`part\.compile\(\)`"
+    with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match=message):
+        fit(tmp_path, Compiled("sgd"), SelfishSparseCallback(0.5), max_epochs=1)
+
+
+def test_a_parameter_that_is_renamed_in_configure_model_is_sparse_under_its_new_name(tmp_path: Path) -> None:
+    class Wrapped(Net):
+        def configure_model(self) -> None:
+            self.linear = torch.nn.Sequential(self.linear)
+
+    module, sparse = Wrapped("sgd"), SelfishSparseCallback(0.5)
+    fit(tmp_path, module, sparse, max_epochs=1)
+    weight = sparse.topology.parameters["linear.0.weight"]
+    assert weight is module.linear[0].weight
+    assert torch.equal(weight != 0, sparse.topology.masks[weight] == 1)
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adam", "sntasgd"])
 def test_weights_that_others_load_within_an_epoch_are_sparse_in_the_next_forward_pass(
     tmp_path: Path, kind: str

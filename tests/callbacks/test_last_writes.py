@@ -107,6 +107,48 @@ def test_what_is_written_past_torchs_versions_is_masked_before_it_is_validated_a
     assert inactive_nonzero(module.first.weight, mask) == 0
 
 
+class Swapping(torch.optim.SGD):
+    """Goes between the weights that it trains and those that are scored, as schedule-free optimizers do."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.01)
+        self.own = [[p.detach().clone() for p in group["params"]] for group in self.param_groups]
+
+    @torch.no_grad()
+    def swap(self, share: float) -> None:
+        for group, own in zip(self.param_groups, self.own, strict=True):
+            for parameter, state in zip(group["params"], own, strict=True):
+                parameter.lerp_(state, share)
+
+
+@pytest.mark.parametrize("hook", ["on_validation_model_eval", "on_validation_start", "on_validation_epoch_start"])
+def test_weights_that_an_optimizer_swaps_for_evaluation_are_scored_as_they_are_saved(hook: str, tmp_path: Path) -> None:
+    scored: list[dict[str, Tensor]] = []
+
+    class Swapped(Two):
+        def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+            if batch_idx == 0:
+                scored.append({name: weight.detach().clone() for name, weight in self.named_parameters()})
+            self.log("loss", self.loss(batch))
+
+        def configure_optimizers(self) -> Any:
+            return Swapping(self.parameters())
+
+    def swap(*args: Any) -> None:
+        module.eval()
+        module.optimizers().swap(0.5)  # type: ignore[union-attr]
+
+    module, sparse = Swapped(), SelfishSparseCallback(0.5)
+    setattr(module, hook, swap)
+    save = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="loss", save_top_k=-1)
+    trainer(tmp_path, sparse, save, max_epochs=2, num_sanity_val_steps=0).fit(module, loader(), loader())
+    assert len(scored) == 2
+    for epoch, weights in enumerate(scored):
+        saved = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(weights[name], saved[name]) for name in saved)
+        assert int(weights["first.weight"].count_nonzero()) == 32
+
+
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 def test_a_save_while_gradients_wait_is_gone_on_from_exactly(tmp_path: Path) -> None:
@@ -126,6 +168,35 @@ def test_a_save_while_gradients_wait_is_gone_on_from_exactly(tmp_path: Path) -> 
         assert [update["step"] for update in resumed.updates] == [update["step"] for update in whole.updates]
         assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
     assert waiting
+
+
+def test_a_sparse_tensor_of_a_checkpoint_that_is_frozen_or_left_out_is_named_and_can_be_frozen_later(
+    tmp_path: Path,
+) -> None:
+    class Frozen(Two):
+        def on_train_start(self) -> None:
+            self.first.requires_grad_(False)
+
+    save = ModelCheckpoint(tmp_path, filename="end")
+    trainer(tmp_path, SelfishSparseCallback(0.5), save, max_epochs=1).fit(Two(), loader())
+    path = tmp_path / "end.ckpt"
+
+    module = Two.load_from_checkpoint(path)
+    module.first.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"has first\.weight, but frozen.*`on_train_start`"):
+        trainer(tmp_path, SelfishSparseCallback.from_checkpoint(path), max_epochs=1).fit(module, loader())
+    sparse = SelfishSparseCallback.from_checkpoint(path, exclude="first.*")
+    with pytest.raises(ValueError, match=r"has first\.weight, but left out: by `include` or `exclude`"):
+        trainer(tmp_path, sparse, max_epochs=1).fit(Two.load_from_checkpoint(path), loader())
+
+    for growth in ("random", "gradient"):
+        later, sparse = Frozen.load_from_checkpoint(path), SelfishSparseCallback.from_checkpoint(path, growth=growth)
+        before = later.first.weight.detach().clone()
+        trainer(tmp_path, sparse, max_epochs=3).fit(later, loader())
+        assert torch.equal(later.first.weight, before)
+        assert inactive_nonzero(before, sparse.topology.masks[later.first.weight]) == 0
+        assert int(sparse.topology.masks[later.first.weight].sum()) == 32
+        assert any(sparse.updates[-1]["pruned"]["second.weight"].values())
 
 
 def test_a_copy_goes_its_own_way(tmp_path: Path) -> None:

@@ -209,6 +209,60 @@ def test_a_fit_after_the_test_of_a_checkpoint_goes_on_from_its_weights_and_topol
     assert masked(module, sparse)
 
 
+@pytest.mark.parametrize("how", ["validate", "test"])
+def test_a_checkpoint_that_is_evaluated_brings_its_topology_and_updates_to_the_module_of_the_fit(
+    tmp_path: Path, how: str
+) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5)
+    save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    trainer = fit(tmp_path, module, sparse, save, max_epochs=4)
+    end, topology = live(sparse), sparse.topology
+    for epoch in (1, 3, 2):
+        path = tmp_path / f"epoch={epoch}.ckpt"
+        getattr(trainer, how)(module, loaders()[1], ckpt_path=str(path), verbose=False)
+        saved = torch.load(path, weights_only=True)["callbacks"]["SelfishSparseCallback"]
+        assert sparse.topology is topology
+        assert masked(module, sparse)
+        assert same(live(sparse), end) == (epoch == 3)
+        assert sparse.updates == saved["updates"]
+        assert len(sparse.updates) == topology.updates + 1 == epoch + 1
+
+
+def test_the_checkpoint_of_another_module_leaves_topology_and_updates_as_they_are(tmp_path: Path) -> None:
+    save = ModelCheckpoint(tmp_path, filename="other")
+    fit(tmp_path, net("adam"), SelfishSparseCallback(0.5, seed=1), save, max_epochs=1)
+
+    def run(evaluate: bool) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        module, sparse = net("adam"), SelfishSparseCallback(0.5)
+        trainer = fit(tmp_path, module, sparse, max_epochs=3)
+        if evaluate:
+            before, updates = live(sparse), list(sparse.updates)
+            path = str(tmp_path / "other.ckpt")
+            trainer.validate(net("adam"), loaders()[1], ckpt_path=path, verbose=False)
+            assert same(live(sparse), before)
+            assert sparse.updates == updates
+            assert len(updates) == 3
+        trainer.fit_loop.max_epochs = 5
+        torch.manual_seed(0)
+        trainer.fit(module, *loaders())
+        return weights(module), sparse.updates
+
+    (plain, updates), (evaluated, expected) = run(False), run(True)
+    assert same(plain, evaluated)
+    assert updates == expected
+
+
+def test_a_checkpoint_with_other_sparse_tensors_can_be_evaluated(tmp_path: Path) -> None:
+    save = ModelCheckpoint(tmp_path, filename="other")
+    fit(tmp_path, net("adam"), SelfishSparseCallback(0.5, include="linear.*"), save, max_epochs=1)
+    module, sparse = net("adam"), SelfishSparseCallback(0.5)
+    trainer = fit(tmp_path, module, sparse, max_epochs=2)
+    before, updates = live(sparse), list(sparse.updates)
+    trainer.test(module, loaders()[1], ckpt_path=str(tmp_path / "other.ckpt"), verbose=False)
+    assert same(live(sparse), before)
+    assert sparse.updates == updates
+
+
 # ------------------------------------------------------------------------------------------------------------ copies
 
 
