@@ -15,7 +15,7 @@ from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import load_checkpoint
 from lightning_sparse_rnn.models.building import rebuilt
 from lightning_sparse_rnn.models.kernels.recorded_pass import Pass
-from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED
+from lightning_sparse_rnn.models.kernels.softmax_loss import counts
 from lightning_sparse_rnn.models.kernels.state import State, map_state, state_batch_size
 from lightning_sparse_rnn.models.learning_rate import scaled_lr
 from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, counted_tokens, measures, tests_untrained
@@ -249,7 +249,7 @@ class LanguageModel(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         if tests_untrained(getattr(self.trainer, "datamodule", None)):
             hidden = self(batch[0], self._eval_state if batch_idx else None).hidden
-            known = (batch[1] != UNKNOWN_ID) & (batch[1].long() != IGNORED)
+            known = (batch[1] != UNKNOWN_ID) & counts(batch[1])
             if known.any():
                 self.test_loss_known.update(self.network.loss(hidden[known], batch[1][known]), int(known.sum()))
         self._evaluation_step(batch, batch_idx, self.test_loss)

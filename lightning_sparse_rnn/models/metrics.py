@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED
+from lightning_sparse_rnn.models.kernels.softmax_loss import counts
 
 __all__ = ["UNKNOWN_ID", "TokenMean", "counted_tokens", "measures", "tests_untrained"]
 
@@ -53,7 +53,7 @@ class TokenMean(Metric):
 
 def counted_tokens(targets: Tensor) -> Tensor:
     """Of how many targets a loss is the mean: all but those that are ignored."""
-    return (targets.long() != IGNORED).sum()  # a byte is never -100
+    return counts(targets).sum()
 
 
 def measures(stage: str, loss: Tensor, data: Any) -> dict[str, Tensor]:

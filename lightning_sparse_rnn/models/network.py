@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_sparse_rnn.models.kernels.linear import Linear
 from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
-from lightning_sparse_rnn.models.kernels.softmax_loss import IGNORED, cross_entropy, softmax_loss
+from lightning_sparse_rnn.models.kernels.softmax_loss import counts, cross_entropy, softmax_loss
 from lightning_sparse_rnn.models.kernels.state import State
 from lightning_sparse_rnn.models.kernels.untouched import untouched
 from lightning_sparse_rnn.utilities.checks import check_whole
@@ -111,7 +111,7 @@ class Network(nn.Module, ABC):
         rows = rows_at_a_time(hidden, self.vocab_size)
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         total = torch.stack([cross_entropy(self.decoder(part), target, "sum") for part, target in parts]).sum()
-        return total / (targets.long() != IGNORED).sum()  # a byte is compared as a byte, and one of them is −100
+        return total / counts(targets).sum()
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of every token, (..., vocab_size), from `Output.hidden` (..., features)."""

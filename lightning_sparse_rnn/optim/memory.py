@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,36 +29,38 @@ def forget(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mapping[T
     Raises:
         ValueError: a state's codes have no zero that is known.
     """
-    factors = _factors(optimizer)
-    for parameter, state in optimizer.state.items():
-        if parameter not in masks:
-            continue
+    for parameter, state, key, value in _of_single_weights(optimizer, masks):
         mask = masks[parameter]
-        for key, value in state.items():
-            if key in factors or not _is_per_weight(value, parameter):
-                continue
-            if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
-                plain = value.dequantize().mul_(mask)
-                value.copy_(plain.masked_fill_(born[parameter], 0) if parameter in born else plain)
-            elif value.is_floating_point() or value.is_complex():
-                value.mul_(mask)
-                if parameter in born:
-                    value.masked_fill_(born[parameter], 0)
-            else:
-                gone = mask == 0
-                if parameter in born:
-                    gone |= born[parameter]
-                value.masked_fill_(gone, _zero(optimizer, state, key, value))
+        if type(value) is not Tensor and not isinstance(value, torch.nn.Parameter):
+            plain = value.dequantize().mul_(mask)
+            value.copy_(plain.masked_fill_(born[parameter], 0) if parameter in born else plain)
+        elif value.is_floating_point() or value.is_complex():
+            value.mul_(mask)
+            if parameter in born:
+                value.masked_fill_(born[parameter], 0)
+        else:
+            gone = mask == 0
+            if parameter in born:
+                gone |= born[parameter]
+            value.masked_fill_(gone, _zero(optimizer, state, key, value))
 
 
 def check_memory(optimizer: Optimizer, masks: Mapping[Tensor, Tensor]) -> None:
     """Raise a ``ValueError`` if :func:`forget` could not do its work on what this optimizer remembers now."""
+    for _, state, key, value in _of_single_weights(optimizer, masks):
+        _zero(optimizer, state, key, value)
+
+
+def _of_single_weights(
+    optimizer: Optimizer, masks: Mapping[Tensor, Tensor]
+) -> Iterator[tuple[Tensor, Mapping[str, Any], str, Tensor]]:
+    """Return what is remembered of single weights of sparse parameters: each with its parameter, state and name."""
     factors = _factors(optimizer)
     for parameter, state in optimizer.state.items():
         if parameter in masks:
             for key, value in state.items():
                 if key not in factors and _is_per_weight(value, parameter):
-                    _zero(optimizer, state, key, value)
+                    yield parameter, state, key, value
 
 
 def _factors(optimizer: Optimizer) -> set[str]:

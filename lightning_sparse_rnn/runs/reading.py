@@ -93,7 +93,8 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             continue
         below = sorted(config.parent for config in path.rglob(CONFIG)) if path.is_dir() else []
         # A tracker may keep a config.yaml of its own within a run's folder.
-        below = [each for each in below if (each / METRICS).exists() or not set(each.parents) & set(below)]
+        runs = set(below)
+        below = [each for each in below if runs.isdisjoint(each.parents) or (each / METRICS).exists()]
         if not below:
             problems.append(
                 f"There is no run in {path}: expected a folder that sparse-rnn-train has made, with a {CONFIG} and a "

@@ -112,7 +112,7 @@ def test_what_is_unfrozen_between_two_fits_stays_dense_and_the_rest_keeps_its_to
 
 @pytest.mark.parametrize("tested_before", [False, True])
 def test_a_callback_draws_a_new_topology_for_a_new_module(tmp_path: Path, tested_before: bool) -> None:
-    def run(sparse: SelfishSparseCallback) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    def run(sparse: SelfishSparseCallback) -> End:
         module = net("adam", seed=2)
         fit(tmp_path, module, sparse, max_epochs=3)
         return weights(module), sparse.updates
@@ -157,9 +157,25 @@ def test_a_dense_checkpoint_is_resumed_sparse_with_the_rest_of_the_schedule(tmp_
 # ------------------------------------------------------------------------------------------------ evaluation between
 
 
+End = tuple[dict[str, Tensor], list[dict[str, Any]]]  # weights, and the updates that led to them
+
+
+def gone_on(trainer: pl.Trainer, module: pl.LightningModule, sparse: SelfishSparseCallback, max_epochs: int) -> End:
+    trainer.fit_loop.max_epochs = max_epochs
+    torch.manual_seed(0)
+    trainer.fit(module, *loaders())
+    return weights(module), sparse.updates
+
+
+def check_equal_ends(one: End, other: End) -> None:
+    (plain, updates), (evaluated, expected) = one, other
+    assert same(plain, evaluated)
+    assert updates == expected
+
+
 @pytest.mark.parametrize("how", ["validate", "test", "predict"])
 def test_evaluation_between_fits_changes_nothing(tmp_path: Path, how: str) -> None:
-    def run(evaluate: bool) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    def run(evaluate: bool) -> End:
         module, sparse = net(), SelfishSparseCallback(0.5)
         trainer = fit(tmp_path, module, sparse, NonMonotonicAveraging("rising"))
         if evaluate:
@@ -168,14 +184,9 @@ def test_evaluation_between_fits_changes_nothing(tmp_path: Path, how: str) -> No
             module.forward = lambda batch: module.loss(batch)
             getattr(trainer, how)(module, loaders()[1], **options)
             assert same(weights(module), before)
-        trainer.fit_loop.max_epochs = 10
-        torch.manual_seed(0)
-        trainer.fit(module, *loaders())
-        return weights(module), sparse.updates
+        return gone_on(trainer, module, sparse, 10)
 
-    (plain, updates), (evaluated, expected) = run(False), run(True)
-    assert same(plain, evaluated)
-    assert updates == expected
+    check_equal_ends(run(False), run(True))
 
 
 def test_a_fit_after_the_test_of_a_checkpoint_goes_on_from_its_weights_and_topology(tmp_path: Path) -> None:
@@ -232,7 +243,7 @@ def test_the_checkpoint_of_another_module_leaves_topology_and_updates_as_they_ar
     save = ModelCheckpoint(tmp_path, filename="other")
     fit(tmp_path, net("adam"), SelfishSparseCallback(0.5, seed=1), save, max_epochs=1)
 
-    def run(evaluate: bool) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    def run(evaluate: bool) -> End:
         module, sparse = net("adam"), SelfishSparseCallback(0.5)
         trainer = fit(tmp_path, module, sparse, max_epochs=3)
         if evaluate:
@@ -242,14 +253,9 @@ def test_the_checkpoint_of_another_module_leaves_topology_and_updates_as_they_ar
             assert same(live(sparse), before)
             assert sparse.updates == updates
             assert len(updates) == 3
-        trainer.fit_loop.max_epochs = 5
-        torch.manual_seed(0)
-        trainer.fit(module, *loaders())
-        return weights(module), sparse.updates
+        return gone_on(trainer, module, sparse, 5)
 
-    (plain, updates), (evaluated, expected) = run(False), run(True)
-    assert same(plain, evaluated)
-    assert updates == expected
+    check_equal_ends(run(False), run(True))
 
 
 def test_a_checkpoint_with_other_sparse_tensors_can_be_evaluated(tmp_path: Path) -> None:

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from lightning_sparse_rnn.models.kernels.linear import by_onednn, linear
 
-__all__ = ["IGNORED", "cross_entropy", "softmax_loss"]
+__all__ = ["IGNORED", "counts", "cross_entropy", "softmax_loss"]
 
 # Targets of this value count for nothing, as in torch.
 IGNORED = -100
 # So many logits do not stay in a CPU's cache between passes; with fewer there is nothing to gain.
 _MANY = 2**20
+
+
+def counts(targets: Tensor) -> Tensor:
+    """Return which targets a loss is the mean over: all but those that are ignored. Of the shape of ``targets``."""
+    return targets.long() != IGNORED  # compared as a byte, 156 would be -100
 
 
 def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
