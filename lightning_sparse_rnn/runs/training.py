@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -77,6 +78,8 @@ def _train(continued: Continued, folder: Path) -> dict[str, Any]:
             write_json(folder / RESULTS, results)  # before trackers, whose service may be down, can end the run
             log_end(parts.trainer, results, picture)
     _say(f"{summary(results)}\nEverything is in {folder}")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # gloo's threads may abort a process that ends with its group
     return results
 
 

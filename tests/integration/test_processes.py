@@ -211,6 +211,8 @@ if __name__ == "__main__":
             print("updates:", sparse.topology.updates)
         except RuntimeError as error:
             print(error)
+    if torch.distributed.is_initialized():  # gloo's threads abort a process that ends with its group
+        torch.distributed.destroy_process_group()
 """
 
 
@@ -224,17 +226,13 @@ def test_a_script_trains_in_processes_that_lightning_starts(tmp_path: Path, stra
     script.write_text(SCRIPT)
     helpers = str(Path(__file__).parents[1] / "helpers")
     path = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, str(script), strategy, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        # Once in a while torch's threads of gloo abort a process that is at its end.
-        if "terminate called without an active exception" not in done.stderr:
-            break
+    done = subprocess.run(
+        [sys.executable, str(script), strategy, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert "live weights: [36, 72, 6]" in done.stdout
     assert topology in done.stdout

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from process_runs import in_processes
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -408,8 +408,8 @@ class TestBadInput:
             model(text(3, 4), state)
 
 
-def train_on_one_rank_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
+def train_on_one_rank_of_two(rank: int, folder: Path) -> tuple[dict, dict]:
+    warnings.filterwarnings("error", "It is recommended to use")  # sync_dist=True, which is Lightning's advice
     model = language_model(ar=0.5)
     columns = text(columns=4)[:, 2 * rank : 2 * rank + 2]
     loader = ResumableBatches(columns)
@@ -420,37 +420,11 @@ def train_on_one_rank_of_two(rank: int, folder: Path) -> None:
     loader.trainer = trainer(folder, devices=2, strategy="ddp")
     loader.trainer.fit(resumed, loader, Batches(text(13, 3, seed=1)), ckpt_path=folder / "step=8.ckpt")
     assert same_weights(model, resumed)
-    if rank == 0:
-        metrics = {name: value.item() for name, value in loader.trainer.callback_metrics.items()}
-        torch.save((model.state_dict(), metrics), folder / "two.pt")
+    return model.state_dict(), {name: value.item() for name, value in loader.trainer.callback_metrics.items()}
 
 
 def test_two_processes_train_as_one_with_all_columns(tmp_path):
-    code = (
-        "import os, sys, warnings, pathlib\n"
-        "import test_language_model as suite\n"
-        "suite.train_on_one_rank_of_two(int(os.environ['LOCAL_RANK']), pathlib.Path(sys.argv[1]))\n"
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error:It is recommended to use", "-c", code, tmp_path],
-            cwd=Path(__file__).parent,
-            env={
-                **os.environ,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "WORLD_SIZE": "2",
-                "LOCAL_RANK": str(rank),
-                "NODE_RANK": "0",
-            },
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    weights, metrics = torch.load(tmp_path / "two.pt")
+    weights, metrics = in_processes(2, train_on_one_rank_of_two, tmp_path)[0]
     one = language_model(ar=0.5)
     expected = fit(tmp_path, one).callback_metrics
     for name, weight in one.state_dict().items():
