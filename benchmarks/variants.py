@@ -59,6 +59,7 @@ SCALED = "initial_scale=density"
 # The widest network that has no more live weights with one matrix for embedding and decoder.
 TIED = ("model.network.tied=true", "model.network.embedding_size=348", "model.network.hidden_size=348")
 THREE = (SCALED, "prune_rate=0.5", "model.network.dropout=0.4")
+FOUR = (SCALED, "prune_rate=0.5", "model.network.dropout=0.3", "optimizer.lr=20")
 VARIANTS = {
     "base": Variant("the paper's choices"),
     "dense": Variant("dense: three times the weights", DENSE),
@@ -75,6 +76,21 @@ VARIANTS = {
         "dense with dropout 0.4 and learning rate 20",
         (*DENSE, "model.network.dropout=0.4", "optimizer.lr=20"),
         "dense_dropout04",
+    ),
+    "dense_dropout04_lr10": Variant(
+        "dense with dropout 0.4 and learning rate 10",
+        (*DENSE, "model.network.dropout=0.4", "optimizer.lr=10"),
+        "dense_dropout04_lr20",
+    ),
+    "dense_dropout03_lr20": Variant(
+        "dense with dropout 0.3 and learning rate 20",
+        (*DENSE, "model.network.dropout=0.3", "optimizer.lr=20"),
+        "dense_dropout04_lr20",
+    ),
+    "dense_dropout04_lr20_tied": Variant(
+        "dense with dropout 0.4 and learning rate 20, one matrix for embedding and decoder, 348 units",
+        (*DENSE, "model.network.dropout=0.4", "optimizer.lr=20", *TIED),
+        "dense_dropout04_lr20",
     ),
     "small_dense": Variant("a dense network of as few weights", ("method=small_dense",)),
     "static": Variant("the topology never changes", ("method=static",)),
@@ -147,9 +163,26 @@ VARIANTS = {
     "scaled_rate05_dropout04": Variant("scaled, initial rate 0.5, dropout 0.4", THREE, "scaled"),
     "scaled_rate05_dropout03_lr20": Variant(
         "scaled, initial rate 0.5, dropout 0.3, learning rate 20",
-        (SCALED, "prune_rate=0.5", "model.network.dropout=0.3", "optimizer.lr=20"),
+        FOUR,
         "scaled_rate05_dropout04",
     ),
+    "scaled_rate05_dropout03_lr10": Variant(
+        "the same with learning rate 10", (*FOUR[:-1], "optimizer.lr=10"), "scaled_rate05_dropout03_lr20"
+    ),
+    "scaled_rate05_dropout04_lr20": Variant(
+        "the same with dropout 0.4 and learning rate 20", (*THREE, "optimizer.lr=20"), "scaled_rate05_dropout03_lr20"
+    ),
+    "scaled_rate05_dropout03_lr20_tied": Variant(
+        "the same with dropout 0.3, one matrix for embedding and decoder, 348 units",
+        (*FOUR, *TIED),
+        "scaled_rate05_dropout03_lr20",
+    ),
+    **{
+        f"scaled_rate05_dropout03_lr20_{method}": Variant(
+            f"the same with 300 units and method={method}", (*FOUR, f"method={method}"), "scaled_rate05_dropout03_lr20"
+        )
+        for method in ("dsr", "rigl", "set", "static")
+    },
     "scaled_rate05_dropout04_tied": Variant(
         "the same, one matrix for embedding and decoder, 348 units", (*THREE, *TIED), "scaled_rate05_dropout04"
     ),
