@@ -95,7 +95,7 @@ def verdicts(parts: dict[str, Any]) -> list[str]:
     """Each figure that was asked for, with what was found, or that it is still open."""
     fused = "recorded, fused cells"
     steps, over = _at(parts, "steps", "milliseconds"), _at(parts, "steps", "over_dense")
-    epochs = [_at(parts, "epochs", side, "seconds") for side in ("cuDNN", "fused cells")]
+    epochs = [_at(parts, "epochs", side, "seconds") for side in ("fused cells", "cuDNN")]
     seconds = [usual(each) for each in epochs if each]
     compact = _at(parts, "epochs", "compact checkpoints", "seconds")
     networks = parts.get("networks", {})

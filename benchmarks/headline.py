@@ -3,14 +3,13 @@
     python -m benchmarks.headline data.root=FOLDER                       # folder of ptb.train.txt, …
     python -m benchmarks.headline data.root=FOLDER seed=2                # another seed
     python -m benchmarks.headline data.root=FOLDER method=dense          # dense, with the same settings
-    python -m benchmarks.headline data.root=FOLDER model.network.fused_cells=true
     python -m benchmarks.headline data.root=FOLDER output=/tmp/runs \
         model.network.embedding_size=64 model.network.hidden_size=64 trainer.max_epochs=2 data.train_lines=500
 
-The same as `sparse-rnn-train experiment=ptb_stacked_lstm matmul_precision=high compact_checkpoints=true`, with any
-overrides after it. At the end it prints the perplexities beside the paper's, and what the run took: seconds, seconds an
-epoch and tokens a second, as `metrics.csv` has them. Given again after an interruption it goes on, on another machine
-too if the run's folder, whose files have at most 100 MB, was brought there; given again after the end it only prints.
+The same as `sparse-rnn-train experiment=ptb_stacked_lstm compact_checkpoints=true`, with any overrides after it. At the
+end it prints the perplexities beside the paper's, and what the run took: seconds, seconds an epoch and tokens a second,
+as `metrics.csv` has them. Given again after an interruption it goes on, on another machine too if the run's folder,
+whose files have at most 100 MB, was brought there; given again after the end it only prints.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from lightning_sparse_rnn.commands.plain_errors import interruptible
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.naming import run_name
 
-RECIPE = ("experiment=ptb_stacked_lstm", "matmul_precision=high", "compact_checkpoints=true")
+RECIPE = ("experiment=ptb_stacked_lstm", "compact_checkpoints=true")
 PAPER = {"val_ppl": 73.79, "test_ppl": 71.65}
 
 

@@ -1,7 +1,7 @@
 """How many runs an hour one device makes when several processes share a sweep.
 
     python -m benchmarks.many_seeds --json benchmarks/results/many_seeds.json -- \
-        experiment=ptb_stacked_lstm data.root=FOLDER trainer.max_epochs=2 matmul_precision=high
+        experiment=ptb_stacked_lstm data.root=FOLDER trainer.max_epochs=2
     python -m benchmarks.many_seeds --processes 1 2 --runs 4 -- trainer.max_epochs=1 +trainer.limit_train_batches=20
 
 For each number k of processes, the same `sparse-rnn-train -m … seed=1,…,n` is started k times at once in a folder of

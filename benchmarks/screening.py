@@ -37,7 +37,6 @@ from lightning_sparse_rnn.runs.folder import RESULTS
 PAPER = "experiment=ptb_stacked_lstm"
 BEST = "experiment=ptb_stacked_lstm_best"
 SETTING = (
-    "matmul_precision=high",
     "trainer.max_epochs=40",
     "callbacks.averaging.restart_at=[0.7]",
     "trainer.enable_progress_bar=false",

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from lightning_sparse_rnn.runs.picture import ONE_SIZE, STYLES, count_epochs
 
@@ -27,7 +26,6 @@ __all__ = [
     "bare",
     "cut",
     "label_ends",
-    "log_perplexity",
     "lone",
     "marked_line",
     "panel_axes",
@@ -128,19 +126,6 @@ def marked_line(index: int) -> dict[str, Any]:
 def lone(points: Sequence[Any]) -> dict[str, Any]:
     """Return the looks of a line through ``points``: a marker where there is one of them, which is no line."""
     return {"marker": "o", "markersize": 4} if len(points) == 1 else {}
-
-
-def log_perplexity(axes: Axes, limits: tuple[float, float] | None) -> None:
-    """Give the axes a logarithmic scale with a few round numbers, between ``limits`` if there are any."""
-    axes.set_yscale("log")
-    if limits is not None:
-        axes.set_ylim(*limits)
-    low, high = axes.get_ylim()
-    steps = (1, 1.5, 2, 3, 5, 7) if high < 6 * low else (1, 2, 5) if high < 100 * low else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e5 else f"{value:.0e}")
-    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:

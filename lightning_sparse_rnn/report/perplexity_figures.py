@@ -18,13 +18,13 @@ from lightning_sparse_rnn.report.figure_style import (
     bare,
     cut,
     label_ends,
-    log_perplexity,
     lone,
     marked_line,
     panel_axes,
 )
 from lightning_sparse_rnn.report.groups import Group
 from lightning_sparse_rnn.report.series import column
+from lightning_sparse_rnn.runs.picture import log_perplexity
 from lightning_sparse_rnn.runs.reading import Row, is_number
 
 __all__ = [
@@ -165,7 +165,7 @@ def over_sparsity(groups: Sequence[Group]) -> Drawing:
         ends[method] = (right, value)
     axes.set_xlabel("sparsity: share of weights that are zero")
     axes.set_ylabel("test perplexity (log scale)")
-    log_perplexity(axes, None)
+    log_perplexity(axes)
     axes.grid(alpha=0.25)
     figure.suptitle("Test perplexity against sparsity, mean over seeds", x=0.01, ha="left")
     bare(axes)

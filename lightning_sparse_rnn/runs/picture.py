@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lightning_sparse_rnn.runs.mask_picture import MaskView, highest, plot_masks
 
-__all__ = ["ONE_SIZE", "STYLES", "count_epochs", "draw_run", "plot_densities"]
+__all__ = ["ONE_SIZE", "STYLES", "count_epochs", "draw_run", "log_perplexity", "plot_densities"]
 
 #: Line styles for the curves of one plot, told apart by lightness and dash, in black and white too.
 STYLES: list[dict[str, Any]] = [
@@ -90,12 +90,24 @@ def _plot_perplexity(
         axes.axhline(unigram, label=f"unigram model, test: {unigram:.1f}", linewidth=1.2, **STYLES[5])
     if test is not None:
         axes.plot([len(rows)], [test], "D", label=f"test: {test:.2f}", color="black", markersize=5)
-    axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)", yscale="log")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
-    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.set(xlabel="epochs trained", ylabel="perplexity (log scale)")
+    log_perplexity(axes)
     count_epochs(axes)
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
+
+
+def log_perplexity(axes: Axes, limits: tuple[float, float] | None = None) -> None:
+    """Give the axes a logarithmic scale with a few round numbers, between ``limits`` if there are any."""
+    axes.set_yscale("log")
+    if limits is not None:
+        axes.set_ylim(*limits)
+    low, high = axes.get_ylim()
+    steps = (1, 1.5, 2, 3, 5, 7) if high < 6 * low else (1, 2, 5) if high < 100 * low else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e5 else f"{value:.0e}")
+    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def count_epochs(axes: Axes, most: int = 10) -> None:

@@ -101,7 +101,7 @@ class TestHeadline:
         from benchmarks.headline import RECIPE, folder_of
 
         folder = folder_of([*RECIPE, "data.root=x", "output=/y"])
-        assert folder == Path("/y/matmul_precision=high,experiment=ptb_stacked_lstm,root=x")
+        assert folder == Path("/y/experiment=ptb_stacked_lstm,root=x")
 
     def test_ctrl_c_waits_for_the_run_which_keeps_what_it_has(
         self, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
