@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,13 @@ __all__ = ["CommandLine", "arranged", "checked"]
 
 _DEFAULT = Path("runs")
 _COUNTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
-# Values that may name a run's folder.
-_PATHS = ("init_from", "name", "hydra.run.dir")
-_GROUPS = ("data", "model", "method", "optimizer", "experiment", "sweep", "trainer", "callbacks", "logger")
+# Values that may name a run's folder, and other paths.
+_PATHS = ("init_from", "name", "hydra.run.dir", "output", "data.root", "data.cache_dir")
+# What Hydra takes in a value without quotes.
+_UNQUOTED = re.compile(r"[A-Za-z0-9_/\\.\-+%*@?|: ,$]*")
+# What every run has.
+_NEEDED = ("data", "model", "method", "optimizer", "trainer", "callbacks")
+_GROUPS = (*_NEEDED, "experiment", "sweep", "logger")
 
 
 class CommandLine(NamedTuple):
@@ -47,7 +52,7 @@ class CommandLine(NamedTuple):
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
-    """Return the command line as Hydra takes it: ``-m`` first, and quotes around names of runs, with their signs."""
+    """Return the command line as Hydra takes it: ``-m`` first, and quotes around paths that it needs them for."""
     several = ("-m", "--multirun")
     flags = [argument for argument in arguments if argument in several]
     return [*flags, *(_quoted(argument) for argument in arguments if argument not in several)]
@@ -55,11 +60,18 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
 def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
-    if key.lstrip("+") not in _PATHS or "=" not in value or value[0] in "'\"":
+    if key.lstrip("+") not in _PATHS or not value or _UNQUOTED.fullmatch(value) or value[0] in "'\"":
         return argument
-    # A list of several is a sweep, unless there is a folder of that name.
+    # A list of several is a sweep, unless there is a file or folder of that name.
     several = [value] if key == "name" or Path(value).exists() else value.split(",")
-    return f"{key}={','.join(repr(each) for each in several)}"
+    if key != "name":  # shells leave a ~ after a = as it is
+        several = [os.path.expanduser(each) for each in several]  # noqa: PTH111, which would change other paths, too
+    return f"{key}={','.join(map(_in_quotes, several))}"
+
+
+def _in_quotes(value: str) -> str:
+    """Return a value as Hydra reads it back, in which a backslash stands for itself unless a quote follows it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value) + "'"
 
 
 def checked(arguments: Sequence[str]) -> CommandLine:
@@ -77,6 +89,7 @@ def checked(arguments: Sequence[str]) -> CommandLine:
         raise ValueError(f"Expected options like key=value, got {error.override}: {_first_line(error)}") from None
     for override in overrides:
         _refuse_moved(override)
+        _refuse_none(override)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         named = _composed(overrides)
     several = given.multirun or named["hydra"]["mode"] == RunMode.MULTIRUN
@@ -158,6 +171,15 @@ def _refuse_moved(override: Override) -> None:
             now = f"{new}{name.removeprefix(old)}"
             hint = ", as shares of trainer.max_epochs: [0.667] for two thirds" if now.endswith("restart_at") else ""
             raise ValueError(f"{name} is now {now}{hint}.")
+
+
+def _refuse_none(override: Override) -> None:
+    """Refuse to leave a part out that every run has."""
+    key = override.key_or_group
+    if key in _NEEDED and (override.is_delete() or override.value() is None):
+        dense = " Without sparsity: method=dense." if key == "method" else ""
+        line = override.input_line
+        raise ValueError(f"Every run needs a config of {key}, and {line} leaves none. Choose one: {key}=NAME.{dense}")
 
 
 def _plain(error: Exception, overrides: Sequence[Override]) -> Exception:

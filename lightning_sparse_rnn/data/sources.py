@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 from lightning_sparse_rnn.data.language_reference import language_reference
@@ -42,8 +43,9 @@ def check_source(source: str, root: str | Path | None) -> None:
 
 def check_shares(shares: Sequence[float]) -> None:
     """Raise ValueError unless there are three shares above 0 that make 1."""
-    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"Expected `shares` as three numbers above 0 that make 1, got {list(shares)}.")
+    positive = isinstance(shares, Sequence) and [isinstance(share, Real) and share > 0 for share in shares]
+    if positive != [True, True, True] or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"Expected `shares` as three numbers above 0 that make 1, got {shares!r}.")
 
 
 def load_texts(

@@ -34,9 +34,10 @@ class TokenMean(Metric):
         self.add_state("tokens", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, mean: Tensor, tokens: int | Tensor) -> None:
-        """Add a batch of `tokens` tokens whose mean is `mean`."""
+        """Add a batch of `tokens` tokens whose mean is `mean`; of none it is NaN, and adds nothing."""
+        tokens = torch.as_tensor(tokens, device=self.total.device)
         # Not in place: whoever holds the old sums (to save them) keeps them.
-        self.total = self.total + mean.detach().float() * tokens
+        self.total = self.total + torch.where(tokens == 0, 0.0, mean.detach().float() * tokens)
         self.tokens = self.tokens + tokens
 
     def compute(self) -> Tensor:

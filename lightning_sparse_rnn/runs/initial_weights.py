@@ -23,6 +23,8 @@ __all__ = ["InitialWeights", "initial_weights"]
 
 # A network that was trained densely has hardly a weight that is exactly zero.
 _SPARSE_FROM = 0.01
+# Options of a text that say which words it has, and what leaves that open.
+_OF_VOCABULARIES = {"min_count": 1, "max_vocabulary": None}
 # Allocations that look at what the weights are worth, and draw nothing.
 _BY_WORTH = ("nonzero", "snip")
 # What says how a new topology begins.
@@ -82,6 +84,10 @@ class InitialWeights:
                 "checkpoints had one, or outside of sparse-rnn-train."
             )
         data.read_with(Vocabulary.from_state(state))
+        unused = [name for name, usual in _OF_VOCABULARIES.items() if data.hparams[name] != usual]
+        if unused and self.begins:
+            options = " and ".join(f"data.{name}" for name in unused)
+            rank_zero_info(f"The vocabulary is that of {self.path}, without regard to {options}.")
         shares = [f"{share:.1%} of the {part} text" for part, share in data.unknown_shares.items() if share]
         if shares and self.begins:
             called = data.vocabulary.called.capitalize()

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from lightning_sparse_rnn.runs.config import CONFIG_DIR
 from lightning_sparse_rnn.runs.continuing import LENGTHENED
 from lightning_sparse_rnn.runs.flat_config import flat
+from lightning_sparse_rnn.runs.folder import CONFIG
 from lightning_sparse_rnn.runs.old_configs import same_runs
 from lightning_sparse_rnn.runs.reading import Run, read_run
 from lightning_sparse_rnn.utilities.counting import counted
@@ -24,6 +26,8 @@ __all__ = ["model_card", "training_command"]
 # Which config of each group a run took says how its values came about; these say nothing of the model.
 _ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress", LENGTHENED)
 _RESTART = "callbacks.averaging.restart_"
+# The least and the most weights, to one live weight, of a dense network of as few: its sizes are whole numbers.
+_AS_FEW = (0.75, 1.05)
 _PLAIN = re.compile(r"[\w./:-]+")
 
 
@@ -47,13 +51,13 @@ def model_card(
         license: the licence of the weights as hubs write it, such as ``"apache-2.0"``; not named if not given.
 
     Raises:
-        ValueError: a run is not finished, or cannot be read.
+        ValueError: a run is not finished, or cannot be read, or the twin is none.
     """
     run = _finished(folder)
     assert run.results is not None
     rows = [("this model", run.results)]
     if twin is not None:
-        rows.append(("dense network of as few weights", _finished(twin).results or {}))
+        rows.append(("dense network of as few weights", _twin(_finished(twin), run)))
     table = "\n".join(
         f"| {name} | {r['live_weights']:,} of {r['total_weights']:,} | {r['val_ppl']:.2f} | {r['test_ppl']:.2f} |"
         for name, r in rows
@@ -84,16 +88,27 @@ A unigram model of the same text has a test perplexity of {run.results["unigram_
 
 ## Train it again
 
-```bash
-{training_command(run.settings)}
-```
+{_trained_again(run.settings)}
 """
+
+
+def _trained_again(settings: Mapping[str, Any]) -> str:
+    try:
+        return f"```bash\n{training_command(settings)}\n```"
+    except MissingConfigException as missing:  # one of the user's own, in a folder of hydra.searchpath
+        return (
+            f"The run was made with `{missing.missing_cfg_file}`, which is none of the package's configs. The "
+            f"`{CONFIG}` in its folder has all values."
+        )
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
     """Return the command that trains with these settings: the chosen groups, and what differs from their values.
 
     A run that was lengthened takes several, one a line.
+
+    Raises:
+        MissingConfigException: one of the groups' configs is not the package's.
     """
     chosen = [f"{name[7:]}={value}" for name, value in settings.items() if name.startswith("chosen.") and value]
     known = dict(flat(_composed(chosen, resolve=False)))
@@ -145,6 +160,22 @@ def _finished(folder: Path) -> Run:
     if run.results is None or not run.settings:
         raise ValueError(f"Expected a finished run of sparse-rnn-train, got {folder}: {'; '.join(run.problems)}.")
     return run
+
+
+def _twin(twin: Run, run: Run) -> dict[str, Any]:
+    """Return the results of a dense network of as few weights, trained on the same text."""
+    assert twin.results is not None
+    assert run.results is not None
+    weights, live = twin.results["live_weights"], run.results["live_weights"]
+    if twin.corpus != run.corpus:
+        raise ValueError(f"Expected a twin that was trained on {run.corpus}, as the run was, got one on {twin.corpus}.")
+    if twin.results["sparsity"] != 0 or not _AS_FEW[0] * live <= weights <= _AS_FEW[1] * live:
+        of = twin.results["total_weights"]
+        raise ValueError(
+            f"Expected a twin with about {live:,} weights, all of them live, got {weights:,} of {of:,} in "
+            f"{twin.folder}. method=small_dense trains one."
+        )
+    return dict(twin.results)
 
 
 def _versions(results: Mapping[str, Any]) -> str:

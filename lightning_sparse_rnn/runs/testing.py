@@ -40,9 +40,14 @@ _ALONE: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-# What of a config testing reads, and what of its text's options it does not: in training, and beside --text.
+# What of a config testing reads, and of its Trainer's options; and what it does not: of training, and beside --text.
 _READ = ("data", "trainer", "model", "matmul_precision")
+_OF_TRAINER = (
+    "accelerator", "barebones", "benchmark", "callbacks", "detect_anomaly", "deterministic", "fast_dev_run",
+    "inference_mode", "limit_test_batches", "overfit_batches", "plugins", "precision", "profiler",
+)  # fmt: skip
 _OF_TRAINING = ("batch_size", "lengths", "max_extra", "train_lines", "shuffle_parts", "seed")
+_LOSS_TERMS = ("ar", "tar", "lr_bptt")
 _OF_OWN_TEXT = ("source", "root", "shares", "tokens", "min_count", "max_vocabulary", "cache_dir")
 
 
@@ -198,6 +203,11 @@ def check_read(override: str, of_a_file: bool, other_text: bool) -> None:
         )
     if group == "trainer" and option in _ALONE:
         raise ValueError(f"A test runs on one device, without loggers: {override} has no effect.")
+    if group == "trainer" and option not in _OF_TRAINER:
+        known = ", ".join(_OF_TRAINER)
+        raise ValueError(f"A test does not read {name}: {override} has no effect. Of the Trainer it reads: {known}.")
+    if group == "model" and (option in _LOSS_TERMS or "drop" in option):
+        raise ValueError(f"{name} is of training: {override} has no effect.")
     if group == "data" and option in _OF_TRAINING:
         hint = " Did you mean data.test_batch_size?" if option == "batch_size" else ""
         raise ValueError(f"data.{option} is of training: {override} has no effect.{hint}")

@@ -11,7 +11,7 @@ __all__ = ["check_dropouts", "check_fraction", "check_whole"]
 def check_whole(least: int = 1, **values: Any) -> None:
     """Raise a ``ValueError`` unless every one of ``values`` is a whole number of at least ``least``."""
     for name, value in values.items():
-        if not isinstance(value, Integral) or value < least:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"Expected `{name}` to be a whole number of at least {least}, got {value!r}.")
 
 

@@ -298,6 +298,12 @@ def test_a_file_of_another_text_or_alone_is_refused(folder: Path, tmp_path: Path
         (["trainer.devices=2"], "A test runs on one device, without loggers: trainer.devices=2 has no effect"),
         (["data.batch_size=1"], r"has no effect. Did you mean data\.test_batch_size\?"),
         (["data.train_lines=1"], "data.train_lines is of training"),
+        (
+            ["trainer.max_epochs=99"],
+            r"does not read trainer\.max_epochs: .* Of the Trainer it reads: accelerator, ",
+        ),
+        (["model.network.dropout=0.1"], r"model\.network\.dropout is of training: .* has no effect"),
+        (["+model.ar=2"], r"model\.ar is of training"),
         (["--text", "some.txt", "data.root=x"], "The text is that of --text"),
         (["data.bptt_=1"], r"there is no data\.bptt_\. Did you mean bptt\?"),
     ],

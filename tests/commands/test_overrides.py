@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lightning_sparse_rnn.commands import overrides
 from lightning_sparse_rnn.commands.overrides import arranged, checked
@@ -35,6 +36,9 @@ SAID = {
     "+model.network.fused_cells=true": r"model\.network\.fused_cells is there already: .*, without the \+\.",
     "+method=set": r"method is there already: method=VALUE changes it, without the \+\.",
     "seed=1,2,3": r"seed=1,2,3 is for several runs, .* made with -m: -m seed=1,2,3\. .* in brackets, key=\[1,2\]",
+    "~method": r"Every run needs a config of method, and ~method leaves none\. .* Without sparsity: method=dense\.",
+    "optimizer=null": r"Every run needs a config of optimizer, and optimizer=null leaves none\. .*: optimizer=NAME\.$",
+    "~data": r"Every run needs a config of data, and ~data leaves none\.",
     "experiment=null": r"Expected the name of a config, got experiment=null\. To choose none: ~experiment",
     "seed=range(1,4)": r"seed=range\(1,4\) is for several runs",
     "sweep=methods": r"sweep=methods is for several runs, and those are made with -m: .* -m sweep=methods",
@@ -112,6 +116,21 @@ def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.Monkey
         "init_from": "init_from",
     }.items():
         assert arranged([given, "-m"]) == ["-m", arranged_as]
+
+
+@pytest.mark.parametrize("path", [
+    "/tmp/übung", "/tmp/it's", "a=b", "a[1]", "runs(1)", "C:\\x y\\z", "C:\\ü\\", "a\\'b", "x{1}", "#1", "a;b&c",
+    "日本", 'a"b',
+])  # fmt: skip
+@pytest.mark.parametrize("key", ["output", "data.root", "+data.root", "init_from", "name"])
+def test_paths_of_any_characters_need_no_quotes(key: str, path: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides(arranged([f"{key}={path}"]))
+    assert override.value() == path
+
+
+def test_a_path_in_the_home_folder_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert arranged(["data.root=~/text", "name=~"]) == ["data.root='/home/me/text'", "name='~'"]
 
 
 def test_ctrl_c_before_and_between_runs_is_one_line(

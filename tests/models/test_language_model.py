@@ -144,6 +144,19 @@ class TestTraining:
         run.fit(still, loader, Batches(columns))
         assert run.callback_metrics["train_loss"].item() == pytest.approx(expected.item(), rel=1e-6)
 
+    def test_a_batch_of_padding_alone_adds_nothing(self, tmp_path):
+        model, columns = language_model(), text(13, 3)
+        batches = [(tokens, targets.clone()) for tokens, targets in Batches(columns)]
+        batches[1][1].fill_(-100)
+        losses, loader = plain_loss(model, columns), DataLoader(batches, batch_size=None)
+        (found,) = trainer(tmp_path).validate(model, loader, verbose=False)
+        assert found["val_loss"] == pytest.approx(torch.cat([losses[:4], losses[8:]]).mean().item(), rel=1e-6)
+        before = copy.deepcopy(model.state_dict())
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(model, DataLoader(batches[1:2], batch_size=None), Batches(columns))
+        assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+        assert run.callback_metrics["train_loss"].isnan()  # the mean over no token
+
     def test_regularisers(self, tmp_path):
         tokens, targets = text()[:4], text()[1:5]
         model = language_model(network={**NETWORK, "dropout": 0.5}, ar=2.0, tar=3.0)

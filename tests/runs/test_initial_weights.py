@@ -90,10 +90,11 @@ def test_other_text_is_read_with_the_vocabulary_of_the_checkpoint(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shutil.copytree(before / "sparse", tmp_path / "sparse")
-    options = [TWO, f"init_from={tmp_path / 'sparse'}", f"data.root={other_text}"]
+    options = [TWO, f"init_from={tmp_path / 'sparse'}", f"data.root={other_text}", "data.min_count=2"]
     config = small_config(text, tmp_path, *options)
     whole = train(config, tmp_path / "whole")
     assert re.search(r"does not know are read as <unk>: \d+\.\d% of the train text, \d", caplog.text)
+    assert re.search(r"The vocabulary is that of .*best\.ckpt, without regard to data\.min_count\.", caplog.text)
     assert "best.ckpt holds weights alone: those that are not zero are live." in caplog.text
     saved, first = (
         torch.load(tmp_path / run / "best.ckpt", weights_only=True)["TextDataModule"]["text"]["tokens"]

@@ -1,6 +1,7 @@
 """The card says what the run says, and its command makes the same run."""
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,29 @@ def test_export_writes_the_card_and_no_other_readme(runs: dict[str, Path], tmp_p
     card = (tmp_path / "d" / "README.md").read_text()
     assert "torch.load('w.pt', weights_only=True)" in card
     assert "sparse-rnn-generate" not in card  # which does not read this format
+
+
+def test_a_twin_is_dense_and_of_as_few_weights_and_of_the_same_text(
+    runs: dict[str, Path], text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"Expected a twin with about .* weights, all of them live, got .*small_dense"):
+        model_card(runs["selfish"], "", twin=runs["selfish"])
+    other = shutil.copytree(runs["small_dense"], tmp_path / "other")
+    config = OmegaConf.load(other / "config.yaml")
+    config.data.train_lines = 7
+    OmegaConf.save(config, other / "config.yaml")
+    with pytest.raises(ValueError, match=r"Expected a twin that was trained on .*, got one on .*, first 7 lines\."):
+        model_card(runs["selfish"], "", twin=other)
+
+
+def test_the_card_of_a_run_with_a_config_of_ones_own_says_where_its_values_are(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    other = shutil.copytree(runs["selfish"], tmp_path / "other")
+    config = OmegaConf.load(other / "config.yaml")
+    config.chosen.method = "mine"
+    OmegaConf.save(config, other / "config.yaml")
+    assert "made with `method/mine`, which is none of the package's configs. The `config.yaml`" in model_card(other, "")
 
 
 def test_an_unfinished_run_has_no_card(tmp_path: Path) -> None:

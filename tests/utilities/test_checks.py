@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_sparse_rnn.utilities.checks import check_fraction
+from lightning_sparse_rnn.utilities.checks import check_fraction, check_whole
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.5, np.float32(0.5), np.float64(0.25), np.int64(0), Fraction(3, 4)])
@@ -37,3 +37,14 @@ def test_what_is_no_real_number_is_refused(value: object) -> None:
 def test_numbers_out_of_range_are_refused_with_a_hint_at_percentages(value: float, said: str) -> None:
     with pytest.raises(ValueError, match=r"Expected `rate` in \[0, 1\), " + said):
         check_fraction("rate", value)
+
+
+@pytest.mark.parametrize("value", [1, np.int64(3)])
+def test_whole_numbers_of_every_kind_pass(value: int) -> None:
+    check_whole(every=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "1", None])
+def test_what_is_no_whole_number_or_too_small_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"Expected `every` to be a whole number of at least 1, got "):
+        check_whole(every=value)
