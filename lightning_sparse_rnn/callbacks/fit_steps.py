@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -48,6 +49,7 @@ class FitSteps:
         self._trainer, self._topology, self._count = trainer, topology, count
         self._gradients = StepGradients()
         self._global_step = trainer.global_step
+        self._just_born: list[tuple[Tensor, Tensor]] = []  # in what was trained at an update, until its next step
         self._masked = MaskedSteps(
             masks,
             lead=next((parameter for parameter in own if parameter in masks), next(iter(masks))),
@@ -59,6 +61,7 @@ class FitSteps:
 
     def end(self) -> None:
         """Let the optimizers go."""
+        self._warn_of_frozen()
         self._masked.detach()
 
     def begin_batch(self) -> None:
@@ -93,10 +96,12 @@ class FitSteps:
     def hand_over(self, born: Mapping[Tensor, Tensor]) -> None:
         """Tell the optimizers of the topology's new masks, and of what has just been regrown."""
         self._masked.hand_over(self._topology.masks, born)
+        self._just_born = [(parameter, regrown) for parameter, regrown in born.items() if parameter.requires_grad]
 
     def due(self) -> None:
         """Take note that another update has become due; raise if the last one still waits for some gradients."""
         self._gradients.check_all_came()
+        self._warn_of_frozen()
 
     def gradients(self, optimizer: Optimizer) -> dict[Tensor, Tensor] | None:
         """Take the gradients with which an optimizer is about to step; return all there are to be once they are."""
@@ -117,14 +122,28 @@ class FitSteps:
             self._gradients.load(waiting, self._topology.parameters)
 
     def trained(self) -> list[Tensor]:
-        """Return what has been stepped since the last update, or could be: it may be switched off in turns."""
+        """Return what could be stepped now, and what has been since the last update and is switched off in turns."""
         stepped = self._masked.take_stepped()
         return [p for p in trained_parameters(self._optimizers()) if p in stepped or p.requires_grad]
+
+    def _warn_of_frozen(self) -> None:
+        """Warn of what has not had a step since an update and is frozen: by hooks of the same moment, after ours."""
+        frozen = {p for p, regrown in self._just_born if not p.requires_grad and bool(regrown.any())}
+        self._just_born = []
+        if frozen:
+            names = ", ".join(name for name, parameter in self._topology.parameters.items() if parameter in frozen)
+            rank_zero_warn(
+                f"{names}: frozen right after a topology update, so that what it regrew there stays zero. Freeze at "
+                "the end of an epoch, in `on_train_epoch_end`: then topology and weights stay as they are."
+            )
 
     def _optimizers(self) -> list[Optimizer]:
         return [*self._trainer.optimizers, *self._masked.optimizers]
 
     def _after_step(self, optimizer: Optimizer, counts: bool) -> None:
+        self._just_born = [
+            (parameter, regrown) for parameter, regrown in self._just_born if not parameter.requires_grad
+        ]
         if counts:
             self._count()
         if "momenta" in self._topology.needs:

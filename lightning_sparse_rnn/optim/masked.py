@@ -79,7 +79,11 @@ class MaskedSteps:
         self._running: list[Optimizer] = []  # optimizers in the middle of a step, the outermost first
         self._stamps: dict[Tensor, _Stamp] = {}
         self._masked: set[Tensor] = set()  # what has been masked by a step since `enforce`
-        self._stepped: set[Tensor] = set()  # what had a gradient in a step since `take_stepped`
+        # Since `take_stepped`: what had a gradient in a step, what was switched off at the beginning of a batch, and
+        # what was first that and then had one.
+        self._stepped: set[Tensor] = set()
+        self._off: set[Tensor] = set()
+        self._in_turns: set[Tensor] = set()
         self._at_start = _stamp(lead)
         self._follows = False  # whether a step of the lead's optimizer has ever been seen
         self._handles: list[RemovableHandle] = []
@@ -111,8 +115,13 @@ class MaskedSteps:
             hand_over(optimizer, masks, born)
 
     def take_stepped(self) -> set[Tensor]:
-        """Return the parameters that a step has changed since this was asked last."""
-        stepped, self._stepped = self._stepped, set()
+        """Return the parameters that a step has changed since this was asked last, but for what has been frozen since.
+
+        What is switched off now is not frozen if it is trained in turns with others: if it was off before, and then had
+        a step.
+        """
+        stepped = {p for p in self._stepped if p.requires_grad or p in self._in_turns}
+        self._stepped, self._off, self._in_turns = set(), set(), set()
         return stepped
 
     def begin_batch(self) -> None:
@@ -120,6 +129,7 @@ class MaskedSteps:
         self._running.clear()
         self.enforce()
         self._masked.clear()
+        self._off.update(parameter for parameter in self._masks if not parameter.requires_grad)
         self._at_start = _stamp(self._lead)
 
     def end_batch(self) -> bool:
@@ -167,7 +177,9 @@ class MaskedSteps:
         else:
             self._mask(own)
         self._masked.update(own)
-        self._stepped.update(parameter for parameter in own if parameter.grad is not None)
+        stepped = {parameter for parameter in own if parameter.grad is not None and parameter.requires_grad}
+        self._stepped |= stepped
+        self._in_turns |= stepped & self._off
         if self._running:
             return
         if self._forgets and optimizer not in self._checked:

@@ -463,6 +463,65 @@ def test_what_is_frozen_inside_an_optimizer_keeps_its_topology(tmp_path: Path) -
             assert sum(update["pruned"]["lstm.weight_hh_l0"].values())
 
 
+class Freezes(pl.Callback):
+    """Switches the LSTM off in one hook of one epoch, and on again in another epoch."""
+
+    def __init__(self, hook: str, on_again: int | None = None, batch: int = 2) -> None:
+        def switch(trainer: pl.Trainer, pl_module: Net, *args: Any) -> None:
+            if trainer.current_epoch == 1 and (not args or args[-1] == batch):
+                pl_module.lstm.requires_grad_(False)
+                self.weights = {name: p.detach().clone() for name, p in pl_module.lstm.named_parameters()}
+
+        self.on_again = on_again
+        setattr(self, hook, switch)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.weights: dict[str, Tensor] = {}
+
+    def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: Net, optimizer: Optimizer) -> None:
+        if trainer.current_epoch == self.on_again:
+            pl_module.lstm.requires_grad_(True)
+
+
+@pytest.mark.parametrize("growth", ["random", "momentum", "gradient"])
+@pytest.mark.parametrize(
+    "hook", ["on_train_epoch_end", "on_validation_end", "on_train_batch_end", "on_train_batch_start"]
+)
+@pytest.mark.parametrize("steps", [None, 3])
+def test_what_is_frozen_in_mid_run_moves_no_more(tmp_path: Path, hook: str, growth: str, steps: int | None) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5, growth=growth, update_every_n_steps=steps)
+    freezes = Freezes(hook)
+    fit(tmp_path, module, sparse, freezes, max_epochs=4)
+    assert freezes.weights
+    for name, before in freezes.weights.items():
+        assert torch.equal(getattr(module.lstm, name), before)
+    last = sparse.updates[-1]
+    assert not sum(last["pruned"]["lstm.weight_hh_l0"].values())
+    assert sum(last["pruned"]["linear.weight"].values())
+
+
+def test_what_is_frozen_for_a_while_moves_before_and_after(tmp_path: Path) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5)
+    fit(tmp_path, module, sparse, Freezes("on_train_epoch_end", on_again=3), max_epochs=6)
+    moved = [sum(update["pruned"]["lstm.weight_hh_l0"].values()) > 0 for update in sparse.updates[1:]]
+    assert moved == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize(("hook", "steps"), [("on_train_epoch_start", None), ("on_train_batch_start", 1)])
+def test_what_is_frozen_right_after_an_update_is_told(tmp_path: Path, hook: str, steps: int | None) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5, update_every_n_steps=steps)
+    with pytest.warns(UserWarning, match=r"^lstm\.weight_ih_l0, lstm\.weight_hh_l0: frozen right after a topology upd"):
+        fit(tmp_path, module, sparse, Freezes(hook), max_epochs=3)
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_batch_end"])
+@pytest.mark.parametrize("growth", ["random", "gradient"])
+def test_what_has_had_a_step_since_an_update_may_be_frozen(tmp_path: Path, hook: str, growth: str) -> None:
+    sparse = SelfishSparseCallback(0.5, growth=growth, update_every_n_steps=1)
+    fit(tmp_path, net("adam"), sparse, Freezes(hook), max_epochs=3)
+    assert not sum(sparse.updates[-1]["pruned"]["lstm.weight_hh_l0"].values())
+
+
 # ----------------------------------------------------------------------- what optimizers remember in other than numbers
 
 
