@@ -101,7 +101,7 @@ def _encode(prompt: str, vocabulary: Vocabulary) -> Tensor:
         )
     ids = vocabulary.encode(prompt or "\n")
     # A last line without a line break goes on.
-    return ids[:-1] if prompt.strip() and not prompt.endswith("\n") else ids
+    return ids[:-1] if len(ids) > 1 and not prompt.endswith("\n") else ids
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from lightning_sparse_rnn.runs.config_checks import near
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.naming import check_name
 from lightning_sparse_rnn.runs.old_configs import MOVED
+from lightning_sparse_rnn.runs.quoting import in_quotes
 
 __all__ = ["CommandLine", "arranged", "checked"]
 
@@ -30,8 +31,6 @@ _DEFAULT = Path("runs")
 _COUNTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 # Values that may name a run's folder, and other paths.
 _PATHS = ("init_from", "name", "hydra.run.dir", "output", "data.root", "data.cache_dir")
-# What Hydra takes in a value without quotes.
-_UNQUOTED = re.compile(r"[A-Za-z0-9_/\\.\-+%*@?|: ,$]*")
 # What every run has.
 _NEEDED = ("data", "model", "method", "optimizer", "trainer", "callbacks")
 _GROUPS = (*_NEEDED, "experiment", "sweep", "logger")
@@ -59,19 +58,36 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
 
 def _quoted(argument: str) -> str:
-    key, _, value = argument.partition("=")
-    if key.lstrip("+") not in _PATHS or not value or _UNQUOTED.fullmatch(value) or value[0] in "'\"":
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") not in _PATHS or not equals or not value or _is_read(argument):
         return argument
     # A list of several is a sweep, unless there is a file or folder of that name.
-    several = [value] if key == "name" or Path(value).exists() else value.split(",")
+    several = [value] if key == "name" or Path(value).exists() else _parts(value)
     if key != "name":  # shells leave a ~ after a = as it is
         several = [os.path.expanduser(each) for each in several]  # noqa: PTH111, which would change other paths, too
-    return f"{key}={','.join(map(_in_quotes, several))}"
+    quoted = [each if each.startswith(("'", '"')) else in_quotes(each) for each in several]
+    return f"{key}={','.join(quoted)}"
 
 
-def _in_quotes(value: str) -> str:
-    """Return a value as Hydra reads it back, in which a backslash stands for itself unless a quote follows it."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value) + "'"
+def _is_read(argument: str) -> bool:
+    """Whether Hydra reads a path where it stands without quotes, or several, and not a number or a list."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return override.is_sweep_override() or override.value() is None or isinstance(override.value(), str)
+
+
+def _parts(value: str) -> list[str]:
+    """Cut at commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for sign in value:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
 
 
 def checked(arguments: Sequence[str]) -> CommandLine:

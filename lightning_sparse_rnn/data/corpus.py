@@ -172,7 +172,8 @@ class Corpus:
     @cached_property
     def unknown_shares(self) -> dict[str, float]:
         """Of each text, the share of tokens that are `<unk>`."""
-        return {part: float((getattr(self, part) == 0).float().mean()) for part in Texts._fields}
+        texts = {part: getattr(self, part) for part in Texts._fields}
+        return {part: int((ids == 0).sum()) / max(1, len(ids)) for part, ids in texts.items()}
 
     def with_train_lines(self, lines: int) -> Corpus:
         """The same corpus with the first `lines` lines of its training text; the vocabulary stays.

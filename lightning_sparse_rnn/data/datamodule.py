@@ -28,7 +28,7 @@ __all__ = ["TextDataModule"]
 AT_ONCE_IN_EVALUATION = 4
 # Share of a text from which on unknown tokens change its perplexity by a per cent or more. Where training never sees
 # any, each costs ten nats at least, words and characters alike, and so 0.001 of them e^0.01 in perplexity.
-_MANY_UNKNOWN = 0.001
+_MANY_UNKNOWN, _MOSTLY = 0.001, 0.5
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -266,8 +266,13 @@ class TextDataModule(pl.LightningDataModule):
 
 
 def _warn_of_unknown(corpus: Corpus) -> None:
-    """Warn of `<unk>` in evaluation where training has none."""
+    """Warn of `<unk>` in evaluation where training has none, and where most of the training text is nothing else."""
     shares, called = corpus.unknown_shares, corpus.vocabulary.called
+    if shares["train"] >= _MOSTLY:
+        rank_zero_warn(
+            f"{shares['train']:.0%} of the training text is <unk>, and perplexity is mostly of that: the vocabulary "
+            f"has {len(corpus.vocabulary) - 2} {called}. Look at data.min_count, data.max_vocabulary and the text."
+        )
     if not shares["train"] and max(shares["valid"], shares["test"]) >= _MANY_UNKNOWN:
         rank_zero_warn(
             f"{called.capitalize()} that the training text does not have are {shares['valid']:.1%} of the validation "

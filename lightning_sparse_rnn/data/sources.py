@@ -91,7 +91,10 @@ def _cut(text: str, shares: Sequence[float]) -> Texts:
         near = text[at - 1 : at + len(text) // _NEAR]
         found = next((place for mark in "\n " if (place := near.find(mark)) >= 0), 0)
         ends.append(at + found)
-    return Texts(text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])
+    parts = Texts(text[: ends[0]], text[ends[0] : ends[1]], text[ends[1] :])
+    if not all(part.strip() for part in parts):
+        raise ValueError(f"Expected a text that can be cut into three, got one of {len(text)} characters.")
+    return parts
 
 
 def _read_folder(root: Path) -> Texts:

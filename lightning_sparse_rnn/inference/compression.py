@@ -119,7 +119,7 @@ def replaced(module: Module, packed: Mapping[str, Packed]) -> Module:
     stand_ins: dict[int, Any] = {}
     for path, layer in _replaceable(module):
         own = {name: packed[path + name] for name in layer._parameters if path + name in packed}
-        if own:
+        if own and id(layer) not in stand_ins:  # one layer may have several names
             stand_ins[id(layer)] = REPLACED[type(layer)](layer, own)
     # To deepcopy the layers are copied already, by their stand-ins: their dense weights are not copied.
     result: Module = stand_ins.get(id(module)) or copy.deepcopy(module, stand_ins)
@@ -137,8 +137,9 @@ def _replaceable(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Layers that can be replaced, with what their parameters' names begin with."""
     return [
         (f"{path}." if path else "", layer)
-        for path, layer in module.named_modules()
+        for path, layer in module.named_modules(remove_duplicate=False)
         if type(layer) in REPLACED
+        and getattr(layer, "max_norm", None) is None  # of embeddings: reading rows changes them
         and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
     ]
 

@@ -58,7 +58,7 @@ def save_packed(path: str | Path, module: nn.Module, network: Mapping[str, Any] 
     names: dict[int, list[str]] = {}
     weights: dict[int, Packed] = {}
     inside: set[str] = set()
-    for path_, layer in module.named_modules():
+    for path_, layer in module.named_modules(remove_duplicate=False):
         if isinstance(layer, PackedLayer):
             prefix = f"{path_}." if path_ else ""
             inside.add(f"{prefix}packed.")

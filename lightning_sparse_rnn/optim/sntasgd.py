@@ -222,7 +222,12 @@ class SNTASGD(Optimizer):
         live = self._shared.masks = {p: masks[p].to(p) for p in own if p in masks}
         for parameter, mask in live.items():
             parameter.mul_(mask)
-        if not self.averaging or not self._since_birth:
+        if not self.averaging:
+            return
+        if not self._since_birth:  # then nothing is born anew, but until the first step ŵ is w
+            for parameter in own:
+                if self.state[parameter]["born"] == self._shared.steps:
+                    self.state[parameter]["mean"].copy_(parameter)
             return
         self._fold()
         for parameter in own:

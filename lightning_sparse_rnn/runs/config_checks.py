@@ -82,6 +82,9 @@ def _check_values(config: DictConfig) -> None:
     for name, (given, least) in whole.items():
         if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
             raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip >= 0):
+        raise ValueError(f"Expected trainer.gradient_clip_val of at least 0 (0: no limit), got {clip!r}.")
     time = trainer.get("max_time")
     if time is not None and not isinstance(time, str | DictConfig):
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning_sparse_rnn.runs.continuing import LENGTHENED
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.folder import CONFIG
 from lightning_sparse_rnn.runs.old_configs import same_runs
+from lightning_sparse_rnn.runs.quoting import written
 from lightning_sparse_rnn.runs.reading import Run, read_run
 from lightning_sparse_rnn.utilities.counting import counted
 
@@ -27,8 +27,7 @@ __all__ = ["model_card", "training_command"]
 _ELSEWHERE = ("chosen.", "output", "logger.", "callbacks.progress", LENGTHENED)
 _RESTART = "callbacks.averaging.restart_"
 # The least and the most weights, to one live weight, of a dense network of as few: its sizes are whole numbers.
-_AS_FEW = (0.75, 1.05)
-_PLAIN = re.compile(r"[\w./:-]+")
+_AS_FEW = (0.5, 1.05)
 
 
 def model_card(
@@ -115,7 +114,7 @@ def training_command(settings: Mapping[str, Any]) -> str:
     changed = {name: settings[name] for name in ("trainer.max_epochs",) if name in settings}  # shares are of these
 
     def overrides() -> list[str]:
-        return [f"{'' if name in known else '+'}{name}={_written(value)}" for name, value in changed.items()]
+        return [f"{'' if name in known else '+'}{name}={written(value)}" for name, value in changed.items()]
 
     # A value that is made from others is written only if it still differs once those are right.
     for resolve in (False, True):
@@ -144,11 +143,6 @@ def _composed(overrides: Sequence[str], resolve: bool) -> dict[str, Any]:
     shown = OmegaConf.masked_copy(config, [name for name in config if name not in ("chosen", "output", "logger")])
     result: Any = OmegaConf.to_container(shown, resolve=resolve)
     return dict(result)
-
-
-def _written(value: Any) -> str:
-    """Return a value as overrides are written."""
-    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 def _title(run: Run) -> str:

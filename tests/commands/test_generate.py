@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,8 @@ def test_characters_without_the_text(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("ab b")
     assert set(out.replace("<unk>", "")) <= set("ab \n")
+    main([str(tmp_path), "--prompt", "  ", "--tokens", "1", "--seed", "1"])
+    assert re.match(r"  [ab \n<]", capsys.readouterr().out)  # spaces are characters, and no line of their own
     with pytest.raises(SystemExit, match=r"Expected a prompt of characters from the training text, which has no x\."):
         main([str(tmp_path), "--prompt", "abx"])
 

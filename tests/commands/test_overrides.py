@@ -110,6 +110,7 @@ def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.Monkey
         "init_from=runs/lr=3,seed=1": "init_from='runs/lr=3,seed=1'",
         "init_from=runs/seed=1,runs/seed=2": "init_from='runs/seed=1','runs/seed=2'",
         "init_from='runs/seed=1'": "init_from='runs/seed=1'",
+        "init_from=ü,runs/b[1,2]": "init_from='ü','runs/b[1,2]'",
         "name=lr=3,seed=1": "name='lr=3,seed=1'",
         "name=a,b": "name=a,b",
         "seed=1": "seed=1",
@@ -120,12 +121,19 @@ def test_names_of_runs_need_no_quotes(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("path", [
     "/tmp/übung", "/tmp/it's", "a=b", "a[1]", "runs(1)", "C:\\x y\\z", "C:\\ü\\", "a\\'b", "x{1}", "#1", "a;b&c",
-    "日本", 'a"b',
+    "日本", 'a"b', "2024_01", "1.50", "true", "[a]", "{a: 1}",
 ])  # fmt: skip
 @pytest.mark.parametrize("key", ["output", "data.root", "+data.root", "init_from", "name"])
 def test_paths_of_any_characters_need_no_quotes(key: str, path: str) -> None:
     (override,) = OverridesParser.create().parse_overrides(arranged([f"{key}={path}"]))
     assert override.value() == path
+
+
+@pytest.mark.parametrize("given", [
+    "${oc.env:TEXTS,/nowhere}/d", "choice(runs/a,runs/b)", r"d\(1\)", "d,'my d'", "a,b", "null", "'a b'", "a b",
+])  # fmt: skip
+def test_what_hydra_reads_itself_is_left_as_it_is(given: str) -> None:
+    assert arranged([f"data.root={given}"]) == [f"data.root={given}"]
 
 
 def test_a_path_in_the_home_folder_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from lightning_sparse_rnn.data import sources
 from lightning_sparse_rnn.data.language_reference import language_reference
 from lightning_sparse_rnn.data.published import PUBLISHED
-from lightning_sparse_rnn.data.sources import load_texts
+from lightning_sparse_rnn.data.sources import check_shares, load_texts
 from lightning_sparse_rnn.data.texts import Texts
 
 TEXTS = Texts("a b\n", "a\n", "b\n")
@@ -110,3 +110,15 @@ def test_shares_must_go_with_one_file(tmp_path) -> None:
     assert load_texts("folder", tmp_path / "one", shares=[0.8, 0.1, 0.1]) == load_texts("folder", tmp_path / "one")
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         load_texts("folder", tmp_path / "gone", shares=[0.8, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("shares", [0.5, "0.8", [0.5, 0.5], [0.8, 0.2, 0.0], [0.8, 0.1, "0.1"], [0.8, 0.1, 0.2]])
+def test_shares_are_three_that_make_one(shares) -> None:
+    with pytest.raises(ValueError, match=r"Expected `shares` as three numbers above 0 that make 1, got "):
+        check_shares(shares)
+
+
+def test_a_file_too_short_for_three_texts(tmp_path) -> None:
+    (tmp_path / "one").write_text("a\n")
+    with pytest.raises(ValueError, match="Expected a text that can be cut into three, got one of 2 characters"):
+        load_texts("folder", tmp_path / "one")

@@ -209,6 +209,12 @@ def test_nothing_is_said_where_training_has_unknown_words_or_nobody_has(tmp_path
     assert set(measured(data, tmp_path)[0]) == {"test_loss", "test_ppl"}
 
 
+def test_a_training_text_that_is_mostly_unknown_is_told(tmp_path: Path) -> None:
+    data = TextDataModule("folder", folder_of(tmp_path, "a b c\n", "a b\n", "a\n"), cache_dir=tmp_path, min_count=1000)
+    with pytest.warns(UserWarning, match=r"^75% of the training text is <unk>, .* vocabulary has 0 words\. Look at"):
+        data.setup()
+
+
 def test_line_ends_that_are_there_already_are_noticed(tmp_path: Path) -> None:
     root = folder_of(tmp_path, "a b c <eos>\n", "a b c\n", "a b\n")
     with pytest.warns(UserWarning, match="The training text has 20 times <eos>, which stands for a line's end"):
@@ -232,4 +238,6 @@ def test_a_character_is_one_character_also_where_it_is_unknown(tmp_path: Path) -
 
 def test_the_smallest_vocabulary_knows_no_word(tmp_path: Path) -> None:
     root = folder_of(tmp_path, "a b c\n", "a b c\n", "a b\n")
-    assert TextDataModule("folder", root, cache_dir=tmp_path, max_vocabulary=1).vocab_size == 2  # <unk> and <eos>
+    data = TextDataModule("folder", root, cache_dir=tmp_path, max_vocabulary=1)
+    with pytest.warns(UserWarning, match="the vocabulary has 0 words"):
+        assert data.vocab_size == 2  # <unk> and <eos>

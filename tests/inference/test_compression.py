@@ -65,6 +65,13 @@ def test_embeddings_are_exact() -> None:
     assert small(layer)(indices).equal(layer(indices))
 
 
+def test_embeddings_whose_rows_change_as_they_are_read_stay_dense() -> None:
+    layers = sparse(nn.ModuleDict({"embedding": nn.Embedding(50, 30, max_norm=1.0), "linear": nn.Linear(20, 20)}))
+    packed, indices = small(layers), torch.arange(9)
+    assert type(packed.embedding) is nn.Embedding
+    assert packed.embedding(indices).equal(layers.embedding(indices))
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])

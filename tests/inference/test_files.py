@@ -37,6 +37,24 @@ def test_what_was_saved_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
     assert (tmp_path / "p").stat().st_size < held_bytes(packed) + 4096
 
 
+def test_a_layer_of_two_names(tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = self.decoder = nn.Linear(16, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.decoder(self.encoder(x))
+
+    module, x = sparse(Both()), torch.randn(3, 16)
+    packed = compress(module, smallest=1)
+    assert packed.encoder is packed.decoder
+    save_packed(tmp_path / "both", packed)
+    loaded = load_packed(tmp_path / "both", Both())
+    assert loaded.encoder is loaded.decoder
+    assert loaded(x).equal(packed(x))
+
+
 def test_a_module_of_ones_own(tmp_path: Path) -> None:
     module = sparse(nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.Linear(30, 4)))
     save_packed(tmp_path / "p", compress(module, smallest=1))

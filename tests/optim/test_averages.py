@@ -153,6 +153,20 @@ def test_half_precision_means_are_not_rounded_on_the_way() -> None:
     assert optimizer.averaged(weight).dtype == torch.bfloat16
 
 
+def test_without_births_averages_are_the_weights_until_the_first_step() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    optimizer = SNTASGD([weight], lr=0.1, since_birth=False)
+    optimizer.restart()
+    mask = torch.tensor([1.0, 1.0, 0.0])
+    with torch.no_grad():
+        weight[0] = 0.0  # as a topology update does
+    optimizer.set_masks({weight: mask}, {weight: torch.tensor([True, False, False])})
+    assert optimizer.averaged(weight).tolist() == [0.0, 2.0, 0.0]
+    weight.grad = torch.tensor([10.0, 0.0, 0.0])
+    optimizer.step()
+    assert optimizer.averaged(weight).tolist() == [-1.0, 2.0, 0.0]
+
+
 def test_without_births_it_is_nt_asgd_on_masked_weights() -> None:
     """Averages run over all steps since the trigger, zeros and earlier lives included; what is dead shows as zero."""
     weight = nn.Parameter(torch.randn(6, 7))
