@@ -169,6 +169,11 @@ VARIANTS = {
     "scaled_rate05_dropout03_lr10": Variant(
         "the same with learning rate 10", (*FOUR[:-1], "optimizer.lr=10"), "scaled_rate05_dropout03_lr20"
     ),
+    "scaled_rate05_lr20": Variant(
+        "the same with dropout 0.5 and learning rate 20",
+        (SCALED, "prune_rate=0.5", "optimizer.lr=20"),
+        "scaled_rate05_dropout03_lr20",
+    ),
     "scaled_rate05_dropout04_lr20": Variant(
         "the same with dropout 0.4 and learning rate 20", (*THREE, "optimizer.lr=20"), "scaled_rate05_dropout03_lr20"
     ),
