@@ -59,6 +59,9 @@ SCALED = "initial_scale=density"
 # The widest network that has no more live weights with one matrix for embedding and decoder.
 TIED = ("model.network.tied=true", "model.network.embedding_size=348", "model.network.hidden_size=348")
 THREE = (SCALED, "prune_rate=0.5", "model.network.dropout=0.4")
+# What DSR's run of this network ends with, but for the input matrix of the second layer (0.395), which has the rest.
+DSR_SHARES = "method.allocation={*decoder*: 0.482, *embedding*: 0.385, *hh_l0: 0.155, *hh_l1: 0.211, *ih_l0: 0.216}"
+DENSER_DECODER = "method.allocation={*decoder*: 0.48}"
 FOUR = (SCALED, "prune_rate=0.5", "model.network.dropout=0.3", "optimizer.lr=20")
 VARIANTS = {
     "base": Variant("the paper's choices"),
@@ -181,6 +184,19 @@ VARIANTS = {
         "the same with dropout 0.3, one matrix for embedding and decoder, 348 units",
         (*FOUR, *TIED),
         "scaled_rate05_dropout03_lr20",
+    ),
+    "scaled_rate05_dropout03_lr20_model": Variant(
+        "the same with 300 units, redistribution over the whole model",
+        (*FOUR, "method.redistribution=model"),
+        "scaled_rate05_dropout03_lr20",
+    ),
+    "scaled_rate05_dropout03_lr20_dsr_shares": Variant(
+        "the same with the densities that DSR ends with, from the start",
+        (*FOUR, DSR_SHARES),
+        "scaled_rate05_dropout03_lr20",
+    ),
+    "scaled_rate05_dropout03_lr20_decoder": Variant(
+        "the same with density 0.48 in the decoder", (*FOUR, DENSER_DECODER), "scaled_rate05_dropout03_lr20"
     ),
     **{
         f"scaled_rate05_dropout03_lr20_{method}": Variant(
