@@ -49,6 +49,7 @@ class FitSteps:
         self._trainer, self._topology, self._count = trainer, topology, count
         self._gradients = StepGradients()
         self._global_step = trainer.global_step
+        self._from_the_start = trainer.global_step == 0  # of the time until the next update
         self._just_born: list[tuple[Tensor, Tensor]] = []  # in what was trained at an update, until its next step
         self._masked = MaskedSteps(
             masks,
@@ -122,9 +123,14 @@ class FitSteps:
             self._gradients.load(waiting, self._topology.parameters)
 
     def trained(self) -> list[Tensor]:
-        """Return what could be stepped now, and what has been since the last update and is switched off in turns."""
-        stepped = self._masked.take_stepped()
-        return [p for p in trained_parameters(self._optimizers()) if p in stepped or p.requires_grad]
+        """Return what could be stepped now, and what is switched off in its turn: not what was frozen for good.
+
+        Which it is, its steps since the last update tell. A run that goes on in between has not seen all of them.
+        """
+        stepped, in_turns = self._masked.take_stepped()
+        off = in_turns if self._from_the_start else stepped
+        self._from_the_start = True
+        return [p for p in trained_parameters(self._optimizers()) if p.requires_grad or p in off]
 
     def _warn_of_frozen(self) -> None:
         """Warn of what has not had a step since an update and is frozen: by hooks of the same moment, after ours."""

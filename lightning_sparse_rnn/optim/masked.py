@@ -114,15 +114,14 @@ class MaskedSteps:
         for optimizer in self.optimizers:
             hand_over(optimizer, masks, born)
 
-    def take_stepped(self) -> set[Tensor]:
-        """Return the parameters that a step has changed since this was asked last, but for what has been frozen since.
+    def take_stepped(self) -> tuple[set[Tensor], set[Tensor]]:
+        """Return the parameters that a step has changed since this was asked last, and those trained in turns.
 
-        What is switched off now is not frozen if it is trained in turns with others: if it was off before, and then had
-        a step.
+        In turns are those that were switched off at the beginning of a batch, and then had a step.
         """
-        stepped = {p for p in self._stepped if p.requires_grad or p in self._in_turns}
+        found = self._stepped, self._in_turns
         self._stepped, self._off, self._in_turns = set(), set(), set()
-        return stepped
+        return found
 
     def begin_batch(self) -> None:
         """Mask what has been changed between two batches."""

@@ -450,6 +450,24 @@ def test_what_is_switched_off_in_turns_is_not_frozen(tmp_path: Path, options: di
         assert len(sparse.updates) > 3
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize("batch", range(3))
+def test_networks_in_turns_are_not_frozen_either_where_a_run_goes_on(tmp_path: Path, batch: int) -> None:
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+            if (trainer.current_epoch, args[-1]) == (1, batch):
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    for path in (None, tmp_path / "mid.ckpt"):
+        sparse = SelfishSparseCallback(0.6, update_every_n_steps=3)
+        trainer = make_trainer(tmp_path, [sparse, *([] if path else [Save()])], max_epochs=3)
+        trainer.fit(Turns(toggles=False), *loaders(), ckpt_path=path)
+        assert [update["step"] for update in sparse.updates] == [0, 3, 6, 9, 12]
+        for update in sparse.updates[1:]:
+            assert sum(update["pruned"]["lstm.weight_hh_l0"].values())
+            assert sum(update["pruned"]["linear.weight"].values())
+
+
 def test_what_is_frozen_inside_an_optimizer_keeps_its_topology(tmp_path: Path) -> None:
     class Freezes(pl.Callback):
         def on_train_start(self, trainer: pl.Trainer, pl_module: Net) -> None:
