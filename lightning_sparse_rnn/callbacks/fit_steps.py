@@ -28,6 +28,7 @@ class FitSteps:
         count: called for each optimizer step; of several optimizers for those of the first that has sparse parameters.
         before_step: called with an optimizer whose gradients are there, before it steps with them.
         forgets: whether the topology changes, so that optimizers have to forget weights.
+        new: whether no step has been taken yet: none that this has not seen.
 
     Raises:
         MisconfigurationException: sparse training does not go with one of the optimizers.
@@ -41,6 +42,7 @@ class FitSteps:
         before_step: Callable[[Trainer, Optimizer], None],
         *,
         forgets: bool,
+        new: bool,
     ) -> None:
         for optimizer in trainer.optimizers:
             refuse_optimizer(optimizer)
@@ -49,7 +51,7 @@ class FitSteps:
         self._trainer, self._topology, self._count = trainer, topology, count
         self._gradients = StepGradients()
         self._global_step = trainer.global_step
-        self._from_the_start = trainer.global_step == 0  # of the time until the next update
+        self._from_the_start = new  # of the time until the next update
         self._just_born: list[tuple[Tensor, Tensor]] = []  # in what was trained at an update, until its next step
         self._masked = MaskedSteps(
             masks,

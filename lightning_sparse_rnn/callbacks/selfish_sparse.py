@@ -253,7 +253,9 @@ class SelfishSparseCallback(Callback):
         """Mask what the optimizers step from now on, and count their steps."""
         self._let_go()
         count, before = self._clock.count_step, self._before_step
-        self._steps = FitSteps(trainer, self.topology, count, before, forgets=self._clock.updates)
+        self._steps = FitSteps(
+            trainer, self.topology, count, before, forgets=self._clock.updates, new=not self._clock.steps
+        )
 
     def _let_go(self) -> None:
         self._steps.enforce()  # hooks of the module come after ours, and an exception may come before the masks
