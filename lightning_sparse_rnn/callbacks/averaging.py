@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class NonMonotonicAveraging(Callback):
     ) -> None:
         if isinstance(restart_epochs, (int, str)):
             raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
-        if any(int(epoch) != epoch or epoch < 1 for epoch in restart_epochs):
+        if not all(isinstance(epoch, Integral) and epoch >= 1 for epoch in restart_epochs):
             raise ValueError(
                 f"Expected `restart_epochs` to be whole numbers of at least 1, got {list(restart_epochs)}."
             )

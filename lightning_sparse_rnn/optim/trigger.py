@@ -7,6 +7,8 @@ import warnings
 
 from torch import Tensor
 
+from lightning_sparse_rnn.utilities.checks import check_whole
+
 __all__ = ["NonMonotonicTrigger"]
 
 
@@ -34,8 +36,7 @@ class NonMonotonicTrigger:
     """
 
     def __init__(self, nonmono: int = 5) -> None:
-        if not 1 <= nonmono < math.inf or int(nonmono) != nonmono:
-            raise ValueError(f"Expected `nonmono` to be a whole number of at least 1, got {nonmono}.")
+        check_whole(nonmono=nonmono)
         self._nonmono = int(nonmono)
         self._history: list[float] = []
         self._fired = False

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.runs.old_configs import MOVED
+from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["READ", "check_config", "near"]
 
@@ -80,8 +81,8 @@ def _check_values(config: DictConfig) -> None:
         "trainer.check_val_every_n_epoch": (trainer.get("check_val_every_n_epoch"), 1),
     }
     for name, (given, least) in whole.items():
-        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < least):
-            raise ValueError(f"Expected {name} to be a whole number of at least {least}, got {given!r}.")
+        if given is not None:
+            check_whole(least, **{name: given})
     clip = trainer.get("gradient_clip_val")
     if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip >= 0):
         raise ValueError(f"Expected trainer.gradient_clip_val of at least 0 (0: no limit), got {clip!r}.")

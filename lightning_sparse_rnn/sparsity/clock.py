@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_sparse_rnn.sparsity.rules.schedules import PruneRate, SparsityRamp
+from lightning_sparse_rnn.utilities.checks import check_whole
 
 __all__ = ["Moment", "UpdateClock"]
 
@@ -64,10 +65,10 @@ class UpdateClock:
         every_n_epochs: int | None = 1,
         every_n_steps: int | None = None,
     ) -> None:
-        named = (("update_every_n_epochs", every_n_epochs), ("update_every_n_steps", every_n_steps))
-        for name, every in named:
-            if every is not None and (int(every) != every or every < 1):
-                raise ValueError(f"Expected `{name}` to be a whole number of at least 1 or None, got {every}.")
+        if every_n_epochs is not None:
+            check_whole(update_every_n_epochs=every_n_epochs)
+        if every_n_steps is not None:
+            check_whole(update_every_n_steps=every_n_steps)
         if ramp is not None and every_n_epochs is None and every_n_steps is None:
             raise ValueError(
                 "`initial_sparsity` goes to `sparsity` by updates, and with `update_every_n_epochs=None` there are "

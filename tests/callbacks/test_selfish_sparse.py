@@ -259,8 +259,8 @@ def test_nonzero_weights_of_a_dense_module_are_pointed_out(tmp_path: Path) -> No
         ({"pruning": "age"}, r"age.*magnitude"),
         ({"growth": "hope"}, r"hope.*random"),
         ({"redistribution": "tensor"}, r"tensor.*gates"),
-        ({"update_every_n_epochs": 0}, r"`update_every_n_epochs` to be a whole number of at least 1 or None, got 0"),
-        ({"update_every_n_steps": 1.5}, r"`update_every_n_steps` to be a whole number of at least 1 or None, got 1\.5"),
+        ({"update_every_n_epochs": 0}, r"`update_every_n_epochs` to be a whole number of at least 1, got 0"),
+        ({"update_every_n_steps": 1.5}, r"`update_every_n_steps` to be a whole number of at least 1, got 1\.5"),
     ],
 )
 def test_a_bad_option_is_refused_when_the_callback_is_made(options: dict[str, Any], message: str) -> None:

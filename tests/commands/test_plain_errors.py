@@ -36,8 +36,8 @@ MISTAKES = {
     "data.batch_size=100000": "Expected a text of at least 200000 tokens, two for each of 100000 columns",
     "data.train_lines=1000000": "Expected `train_lines` between 1 and the ",
     "trainer.max_epochs=-1": "set `max_epochs` or `max_steps`, or take `schedule='constant'`.",
-    "seed=one": "Expected seed to be a whole number of at least 0, got 'one'.",
-    "trainer.max_epochs=three": "Expected trainer.max_epochs to be a whole number of at least -1, got 'three'.",
+    "seed=one": "Expected `seed` to be a whole number of at least 0, got 'one'.",
+    "trainer.max_epochs=three": "Expected `trainer.max_epochs` to be a whole number of at least -1, got 'three'.",
     "name=a/b": "Expected name to be one that a folder can have, without / and \\, with no dot in front and of at most "
     "255 bytes, got 'a/b'. Where runs go is output=FOLDER.",
     "init_from=nowhere": "There is no checkpoint nowhere.",

@@ -19,12 +19,12 @@ REFUSED = {
     "+callbacks.stop.monitor=val_loss": r"Expected callbacks\.stop with a _target_, the class of the callback",
     "callbacks.last=7": r"Expected callbacks\.last with a _target_, the class of the callback, got 7\.",
     "+logger.version=1": r"Expected a logger with a _target_, got version alone\.",
-    "seed=one": r"Expected seed to be a whole number of at least 0, got 'one'\.",
-    "seed=-1": r"Expected seed to be a whole number of at least 0, got -1\.",
+    "seed=one": r"Expected `seed` to be a whole number of at least 0, got 'one'\.",
+    "seed=-1": r"Expected `seed` to be a whole number of at least 0, got -1\.",
     "compact_checkpoints=small": r"Expected compact_checkpoints to be true or false, got 'small'\.",
     "trainer.gradient_clip_val=-3": r"Expected trainer\.gradient_clip_val of at least 0 \(0: no limit\), got -3\.",
     "trainer.gradient_clip_val=x": r"Expected trainer\.gradient_clip_val of at least 0 .*, got 'x'\.",
-    "trainer.max_epochs=three": r"Expected trainer\.max_epochs to be a whole number of at least -1, got 'three'\.",
+    "trainer.max_epochs=three": r"Expected `trainer\.max_epochs` to be a whole number of at least -1, got 'three'\.",
 }
 
 

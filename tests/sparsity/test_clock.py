@@ -171,8 +171,8 @@ def test_an_update_stays_due_until_it_is_made() -> None:
     assert clock.tick(2)
 
 
-@pytest.mark.parametrize("every", [0, -1, 1.5])
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, math.nan])
 @pytest.mark.parametrize("name", ["every_n_epochs", "every_n_steps"])
 def test_numbers_that_say_no_interval_are_refused(name: str, every: float) -> None:
-    with pytest.raises(ValueError, match=rf"`update_{name}` to be a whole number of at least 1 or None, got {every}"):
+    with pytest.raises(ValueError, match=rf"`update_{name}` to be a whole number of at least 1, got {every}"):
         linear(**{name: every})
