@@ -15,9 +15,10 @@ from lightning_sparse_rnn.data.batches import ColumnBatches
 from lightning_sparse_rnn.data.corpus import Corpus, Vocabulary, cached_corpus
 from lightning_sparse_rnn.data.lengths import SequenceLengths
 from lightning_sparse_rnn.data.part_order import PartOrder
-from lightning_sparse_rnn.data.sources import SHARES, check_shares, check_source, default_cache_dir, load_texts
+from lightning_sparse_rnn.data.sources import SHARES, check_shares, check_source, load_texts
 from lightning_sparse_rnn.data.texts import EOS
 from lightning_sparse_rnn.data.tokens import TOKENS
+from lightning_sparse_rnn.utilities.caching import cache_folder
 from lightning_sparse_rnn.utilities.checks import check_whole
 from lightning_sparse_rnn.utilities.plain_values import plain
 from lightning_sparse_rnn.utilities.trainer_state import next_batch
@@ -242,7 +243,7 @@ class TextDataModule(pl.LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer is not None else None
 
     def _read(self) -> Corpus:
-        folder = Path(self.hparams["cache_dir"] or default_cache_dir()).expanduser()
+        folder = Path(self.hparams["cache_dir"] or cache_folder()).expanduser()
         texts = load_texts(self.hparams["source"], self.hparams["root"], folder, self.hparams["shares"])
         if self.hparams["tokens"] != "characters" and (ends := texts.train.count(EOS)):
             rank_zero_warn(

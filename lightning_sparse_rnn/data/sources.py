@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -11,24 +9,15 @@ from pathlib import Path
 from lightning_sparse_rnn.data.language_reference import language_reference
 from lightning_sparse_rnn.data.published import PUBLISHED
 from lightning_sparse_rnn.data.texts import Texts, find_texts, list_folder, read_text
+from lightning_sparse_rnn.utilities.caching import cache_folder
 
-__all__ = ["SHARES", "SOURCES", "check_shares", "check_source", "default_cache_dir", "load_texts"]
+__all__ = ["SHARES", "SOURCES", "check_shares", "check_source", "load_texts"]
 
 SOURCES = ("pydoc", *PUBLISHED, "folder")
 #: Of one file, how much is training, validation and test text.
 SHARES = (0.8, 0.1, 0.1)
 # A line that ends within this part of the text is near.
 _NEAR = 50
-
-
-def default_cache_dir() -> Path:
-    """This user's folder for downloads and tokenised text."""
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "lightning_sparse_rnn" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "lightning_sparse_rnn"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "lightning_sparse_rnn"
 
 
 def check_source(source: str, root: str | Path | None) -> None:
@@ -60,7 +49,7 @@ def load_texts(
         source: "pydoc", "ptb", "wikitext-2" or "folder".
         root: folder that holds the files. "folder" needs one, or one file; "ptb" and "wikitext-2" are downloaded
             without one; "pydoc" has no files.
-        cache_dir: where downloads go. None: `default_cache_dir()`.
+        cache_dir: where downloads go. None: the user's cache folder.
         shares: how one file is cut into training, validation and test text. None: `SHARES`.
 
     Raises:
@@ -78,7 +67,7 @@ def load_texts(
         return language_reference()
     if source in PUBLISHED:
         corpus = PUBLISHED[source]
-        return corpus.read(folder) if folder else corpus.download(Path(cache_dir or default_cache_dir()) / source)
+        return corpus.read(folder) if folder else corpus.download(Path(cache_dir or cache_folder()) / source)
     assert folder is not None
     return _cut(read_text(folder), shares or SHARES) if folder.is_file() else _read_folder(folder)
 

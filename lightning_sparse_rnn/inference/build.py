@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_sparse_rnn.utilities.caching import cache_folder
+
 __all__ = ["PATHS", "Kernel", "best_path", "kernel", "load_kernel"]
 
 _AVX512 = (
@@ -32,8 +34,6 @@ PATHS = {
 }
 #: Names one of ``PATHS``, or ``none`` for dense products.
 _CHOICE = "LIGHTNING_SPARSE_RNN_KERNEL"
-#: The folder for built kernels.
-_CACHE = "LIGHTNING_SPARSE_RNN_CACHE"
 _SOURCES = Path(__file__).parent / "kernel"
 # Floating-point exceptions are trapped nowhere, and results are the same without them. A compiler that has to keep them
 # turns loops with comparisons into vectors only where there are masked instructions.
@@ -113,9 +113,8 @@ def _flags() -> list[str]:
 def load_kernel(path: str) -> Kernel:
     """Return the kernel for one set of instructions, built if that was not done before.
 
-    Built libraries stand in ``LIGHTNING_SPARSE_RNN_CACHE``, or else in the user's cache folder, under a name that
-    depends on the sources, the options and the compiler. The compiler is ``CXX``, or else ``c++``, ``g++`` or
-    ``clang++``. A process tries once.
+    Built libraries stand in the user's cache folder, under a name that depends on the sources, the options and the
+    compiler. The compiler is ``CXX``, or else ``c++``, ``g++`` or ``clang++``. A process tries once.
 
     Raises:
         RuntimeError: there is no compiler, it fails, or what it has made cannot be loaded.
@@ -140,7 +139,7 @@ def _built(path: str) -> Path:
     sources = sorted(_SOURCES.iterdir())
     parts = [*compiler, *_OPTIONS, *PATHS[path], platform.machine(), *(source.read_text() for source in sources)]
     name = f"packed-{path}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
-    library = _cache_folder() / name
+    library = _library_folder() / name
     if not library.exists():
         _compile([*compiler, *_OPTIONS, *PATHS[path]], library)
     return library
@@ -156,11 +155,9 @@ def _compiler() -> list[str]:
     return [found]
 
 
-def _cache_folder() -> Path:
+def _library_folder() -> Path:
     """A folder that can be written to: the cache, or one for this process alone."""
-    given = os.environ.get(_CACHE)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(given) if given else home / "lightning_sparse_rnn"
+    folder = cache_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):

@@ -25,7 +25,7 @@ def test_downloads_go_to_the_source_s_own_folder(tmp_path, monkeypatch) -> None:
     folders = []
     monkeypatch.setattr(type(PUBLISHED["ptb"]), "download", lambda self, folder: folders.append(folder) or TEXTS)
     assert load_texts("ptb", cache_dir=tmp_path) == TEXTS
-    monkeypatch.setattr(sources, "default_cache_dir", lambda: tmp_path / "user")
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "user")
     load_texts("wikitext-2")
     assert folders == [tmp_path / "ptb", tmp_path / "user" / "wikitext-2"]
 
