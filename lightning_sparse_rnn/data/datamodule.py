@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,16 @@ class TextDataModule(pl.LightningDataModule):
                 f"{self.vocabulary.called} have other ids: {where} has changed since, or is another. Give the training "
                 "text as it was."
             )
+
+    @classmethod
+    def vocabulary_in(cls, checkpoint: Mapping[str, Any]) -> tuple[Vocabulary | None, bool]:
+        """Return the vocabulary that a checkpoint's weights are of, and whether it was given by :meth:`read_with`.
+
+        Checkpoints of before they had one, or of other data, have ``None``.
+        """
+        state = checkpoint.get(cls.__qualname__, {})
+        known = Vocabulary.from_state(state["text"]) if "text" in state else None
+        return known, "vocabulary_given" in state
 
     @property
     def _device(self) -> torch.device | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_sparse_rnn.checkpoints.fits import check_fits
 from lightning_sparse_rnn.checkpoints.reading import find_last_good, load_checkpoint
-from lightning_sparse_rnn.data import TextDataModule, Vocabulary
+from lightning_sparse_rnn.data import TextDataModule
 from lightning_sparse_rnn.runs.flat_config import flat
 from lightning_sparse_rnn.runs.folder import BEST, CHECKPOINTS, LAST
 from lightning_sparse_rnn.utilities.making import make
@@ -77,13 +77,13 @@ class InitialWeights:
         """
         if not isinstance(data, TextDataModule):
             return  # shapes will show whether it fits
-        state = self.saved.get(TextDataModule.__qualname__, {}).get("text")
-        if state is None:
+        vocabulary, _ = TextDataModule.vocabulary_in(self.saved)
+        if vocabulary is None:
             raise ValueError(
                 f"{self.path} has no vocabulary, without which its weights say nothing: it was written before "
                 "checkpoints had one, or outside of sparse-rnn-train."
             )
-        data.read_with(Vocabulary.from_state(state))
+        data.read_with(vocabulary)
         unused = [name for name, usual in _OF_VOCABULARIES.items() if data.hparams[name] != usual]
         if unused and self.begins:
             options = " and ".join(f"data.{name}" for name in unused)

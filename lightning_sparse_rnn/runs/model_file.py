@@ -50,13 +50,13 @@ def described_by(path: Path) -> Path:
 
 def describe(saved: Mapping[str, Any], path: Path) -> None:
     """Write beside exported weights how model and text were made, and the vocabulary, if the checkpoint has one."""
-    text = saved.get(TextDataModule.__qualname__, {})
-    if "text" in text:
+    vocabulary, given = TextDataModule.vocabulary_in(saved)
+    if vocabulary is not None:
         about = {
             "model": plain(dict(saved.get("hyper_parameters", {}))),
             "data": plain(dict(saved.get("datamodule_hyper_parameters", {}))),
-            "vocabulary": text["text"],
-            "vocabulary_given": text.get("vocabulary_given", False),
+            "vocabulary": vocabulary.state,
+            "vocabulary_given": given,
         }
         write_json(described_by(path), about)
 
@@ -105,9 +105,8 @@ def _of_checkpoint(path: Path, trusted: bool) -> ModelFile:
     if "network" not in saved.get("hyper_parameters", {}) or "source" not in data:
         raise ValueError(f"Expected a checkpoint of a LanguageModel trained on a TextDataModule, got {path}.")
     network = compress_where_it_pays(rebuilt(LanguageModel, saved, {}, trusted=trusted).network.eval())
-    text = saved.get(TextDataModule.__qualname__, {})
-    vocabulary = Vocabulary.from_state(text["text"]) if "text" in text else None
-    return _checked(ModelFile(network, vocabulary, dict(data), saved, "vocabulary_given" in text), path)
+    vocabulary, given = TextDataModule.vocabulary_in(saved)
+    return _checked(ModelFile(network, vocabulary, dict(data), saved, given), path)
 
 
 def _checked(file: ModelFile, path: Path) -> ModelFile:

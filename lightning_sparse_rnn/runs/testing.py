@@ -135,10 +135,10 @@ def test_file(
 
 
 def _vocabulary(saved: Mapping[str, Any], checkpoint: Path) -> Vocabulary:
-    state = saved.get(TextDataModule.__qualname__, {}).get("text")
-    if state is None:
+    vocabulary, _ = TextDataModule.vocabulary_in(saved)
+    if vocabulary is None:
         raise _without_vocabulary(checkpoint)
-    return Vocabulary.from_state(state)
+    return vocabulary
 
 
 def _without_vocabulary(path: Path) -> ValueError:
