@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import_from_here()
         # Here, since it takes seconds, for which the help should not wait.
         from lightning_sparse_rnn.runs.quiet import quiet
-        from lightning_sparse_rnn.runs.testing import check_read, config_of, test, test_file
+        from lightning_sparse_rnn.runs.tested_config import check_read, config_of
+        from lightning_sparse_rnn.runs.testing import test, test_file
 
         quiet()
         for override in given.overrides:
