@@ -6,7 +6,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["mapped"]
+__all__ = ["is_container", "mapped"]
+
+
+def is_container(value: Any) -> bool:
+    """Whether :func:`mapped` looks into ``value``."""
+    return isinstance(value, dict) or type(value) in (list, tuple) or _is_named_tuple(value)
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -25,6 +30,10 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
         return result
     if type(value) in (list, tuple):
         return type(value)(mapped(each, change) for each in value)
-    if isinstance(value, tuple) and hasattr(value, "_make"):
+    if _is_named_tuple(value):
         return value._make(mapped(each, change) for each in value)
     return value
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_make")

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_sparse_rnn.checkpoints.nested import is_container, mapped
+
 __all__ = ["snapshot"]
 
 
@@ -17,20 +19,15 @@ def snapshot(value: Any) -> Any:
     Nothing that happens to ``value`` afterwards changes the copy. Tensors that share memory share that of the copy, so
     that files hold it once.
     """
-    return _copied(value, {})
+    memories: dict[int, torch.UntypedStorage] = {}
 
+    def copied(part: Any) -> Any:
+        plain = type(part) is Tensor and part.layout == torch.strided
+        if plain and not part.requires_grad and not part.is_quantized:
+            return _on_cpu(part, memories)
+        return None if is_container(part) else copy.deepcopy(part)
 
-def _copied(value: Any, memories: dict[int, torch.UntypedStorage]) -> Any:
-    if type(value) is Tensor and value.layout == torch.strided and not value.requires_grad and not value.is_quantized:
-        return _on_cpu(value, memories)
-    if isinstance(value, dict):
-        other = copy.copy(value)  # with its attributes: a state_dict has its version in one
-        for key, part in value.items():
-            other[key] = _copied(part, memories)
-        return other
-    if type(value) in (list, tuple):
-        return type(value)(_copied(part, memories) for part in value)
-    return copy.deepcopy(value)
+    return mapped(value, copied)
 
 
 def _on_cpu(tensor: Tensor, memories: dict[int, torch.UntypedStorage]) -> Tensor:

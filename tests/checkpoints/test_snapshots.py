@@ -1,5 +1,7 @@
 """A snapshot is what there was when it was taken."""
 
+from typing import NamedTuple
+
 import torch
 from lightning_runs import differences
 from torch import nn
@@ -22,3 +24,26 @@ def test_a_snapshot_is_what_there_was_and_shares_what_was_shared() -> None:
     before["list"].append(2)
     assert after["all"].sum() == 66.0
     assert len(after["list"]) == 2
+
+
+class Pair(NamedTuple):
+    weights: torch.Tensor
+    steps: list[int]
+
+
+class Losses(list):
+    pass
+
+
+def test_other_containers_are_copied_too() -> None:
+    before = {"pair": Pair(torch.ones(2), [1]), "losses": Losses([0.5]), "names": {"a"}}
+    after = snapshot(before)
+    before["pair"].weights.zero_()
+    before["pair"].steps.append(2)
+    before["losses"].append(0.25)
+    before["names"].add("b")
+    assert after["pair"].weights.tolist() == [1.0, 1.0]
+    assert after["pair"].steps == [1]
+    assert after["losses"] == [0.5]
+    assert type(after["losses"]) is Losses
+    assert after["names"] == {"a"}
