@@ -264,8 +264,15 @@ class NonMonotonicAveraging(Callback):
         if trainer.state.fn != "fit":
             return
         parameters = dict(pl_module.named_parameters())
+        training = checkpoint.get(_KEY, {})
+        if gone := [name for name in training if name not in parameters]:
+            raise MisconfigurationException(
+                f"The checkpoint has averages of {', '.join(gone)}, which {type(pl_module).__name__} has not. Its run "
+                "goes on with a module of the same parameters. For another one, load the weights that fit and begin "
+                "anew, without `ckpt_path`."
+            )
         with torch.no_grad():
-            for name, weight in checkpoint.get(_KEY, {}).items():
+            for name, weight in training.items():
                 parameters[name].copy_(weight)
         if self._statistics is not None and _STATISTICS_KEY in checkpoint:
             self._statistics.load_training(checkpoint[_STATISTICS_KEY])

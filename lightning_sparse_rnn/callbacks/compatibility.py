@@ -48,6 +48,10 @@ def refuse_unsupported(callback: Callback, trainer: Trainer) -> None:
             f"{own} needs whole parameters on every process, and {names.pop()} shards them. Use `strategy='ddp'`."
         )
     for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if other is not callback and isinstance(other, type(callback)):
+            raise MisconfigurationException(
+                f"Expected one {own}, got a {type(other).__name__} beside it, which is one too. Remove one of the two."
+            )
         for name in _CALLBACKS.keys() & ancestors(other):
             raise MisconfigurationException(
                 f"{own} cannot run beside {type(other).__name__}: {_CALLBACKS[name]}. Remove one of the two; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -18,6 +18,9 @@ from lightning_sparse_rnn.sparsity import SparseTopology
 
 __all__ = ["FitSteps", "NoSteps"]
 
+# So many parameters are named in a message.
+_NAMED = 5
+
 
 class FitSteps:
     """Follows the optimizers of one fit, from when it is made to :meth:`end`.
@@ -28,7 +31,8 @@ class FitSteps:
         count: called for each optimizer step; of several optimizers for those of the first that has sparse parameters.
         before_step: called with an optimizer whose gradients are there, before it steps with them.
         forgets: whether the topology changes, so that optimizers have to forget weights.
-        new: whether no step has been taken yet: none that this has not seen.
+        since: what optimizers have done since the last update, as :meth:`since_update` returned it; nothing at the
+            begin of a run. ``None``: nobody knows.
 
     Raises:
         MisconfigurationException: sparse training does not go with one of the optimizers.
@@ -42,7 +46,7 @@ class FitSteps:
         before_step: Callable[[Trainer, Optimizer], None],
         *,
         forgets: bool,
-        new: bool,
+        since: Mapping[str, Sequence[str]] | None,
     ) -> None:
         for optimizer in trainer.optimizers:
             refuse_optimizer(optimizer)
@@ -51,7 +55,7 @@ class FitSteps:
         self._trainer, self._topology, self._count = trainer, topology, count
         self._gradients = StepGradients()
         self._global_step = trainer.global_step
-        self._from_the_start = new  # of the time until the next update
+        self._told = False  # of what has no gradient
         self._just_born: list[tuple[Tensor, Tensor]] = []  # in what was trained at an update, until its next step
         self._masked = MaskedSteps(
             masks,
@@ -61,6 +65,9 @@ class FitSteps:
             forgets=forgets,
         )
         self._masked.attach(trainer.optimizers)
+        self._knows = since is not None  # of all that has been done since the last update
+        for kind, names in (since or {}).items():
+            getattr(self._masked.since, kind).update(topology.parameters[name] for name in names)
 
     def end(self) -> None:
         """Let the optimizers go."""
@@ -101,6 +108,10 @@ class FitSteps:
         self._masked.hand_over(self._topology.masks, born)
         self._just_born = [(parameter, regrown) for parameter, regrown in born.items() if parameter.requires_grad]
 
+    def looked(self, optimizer: Optimizer) -> None:
+        """Take note that the gradients have been looked at that an optimizer steps with."""
+        self._masked.looked(optimizer)
+
     def due(self) -> None:
         """Take note that another update has become due; raise if the last one still waits for some gradients."""
         self._gradients.check_all_came()
@@ -115,24 +126,48 @@ class FitSteps:
             finite=getattr(self._trainer.precision_plugin, "scaler", None) is not None,
         )
 
-    def waiting(self) -> dict[str, Any]:
-        """Return the gradients that have come for an update that waits for others."""
-        return self._gradients.saved(self._topology.parameters)
+    def pending(self) -> dict[str, Any]:
+        """Return what there is for the next update: gradients that wait for others, and what has been stepped."""
+        return {"gradients": self._gradients.saved(self._topology.parameters), "since_update": self.since_update()}
 
-    def go_on(self, waiting: Mapping[str, Any]) -> None:
-        """Take over what :meth:`waiting` returned."""
-        if waiting:
-            self._gradients.load(waiting, self._topology.parameters)
+    def go_on(self, gradients: Mapping[str, Any]) -> None:
+        """Take over gradients that waited."""
+        if gradients:
+            self._gradients.load(gradients, self._topology.parameters)
+
+    def since_update(self) -> dict[str, list[str]] | None:
+        """Return what optimizers have done since the last update, by name; ``None`` if that is not known."""
+        if not self._knows:
+            return None
+        named = self._topology.parameters.items()
+        return {kind: [name for name, p in named if p in found] for kind, found in vars(self._masked.since).items()}
 
     def trained(self) -> list[Tensor]:
-        """Return what could be stepped now, and what is switched off in its turn: not what was frozen for good.
+        """Return what has been stepped since the last update, but for what was frozen for good after its step.
 
-        Which it is, its steps since the last update tell. A run that goes on in between has not seen all of them.
+        What no gradient has reached would be pruned and could not learn again what it lost. Where steps are taken that
+        torch does not tell of, or have been before this was made, it is all that could be stepped now.
         """
-        stepped, in_turns = self._masked.take_stepped()
-        off = in_turns if self._from_the_start else stepped
-        self._from_the_start = True
-        return [p for p in trained_parameters(self._optimizers()) if p.requires_grad or p in off]
+        since = self._masked.take_since()
+        knows, self._knows = self._knows and (self._masked.follows or bool(since.stepped)), True
+        stepped = trained_parameters(self._optimizers())
+        if knows:
+            return [p for p in stepped & since.stepped if p.requires_grad or p in since.in_turns]
+        return [p for p in stepped if p.requires_grad or p in since.stepped]
+
+    def warn_of_unreached(self) -> None:
+        """Warn, once, of what is sparse and is stepped without ever a gradient."""
+        unreached = self._masked.without_gradient
+        if unreached and not self._told:
+            self._told = True
+            names = [name for name, parameter in self._topology.parameters.items() if parameter in unreached]
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            rank_zero_warn(
+                f"No gradient has reached {', '.join(names[:_NAMED])}{more}: masked with a topology of their own, and "
+                "not pruned or regrown as long as that is so. Copies of other weights, such as averages, would come "
+                "apart from them: leave them dense with `exclude`, or set `requires_grad_(False)` before the optimizer "
+                "is made."
+            )
 
     def _warn_of_frozen(self) -> None:
         """Warn of what has not had a step since an update and is frozen: by hooks of the same moment, after ours."""
@@ -171,6 +206,6 @@ class NoSteps(FitSteps):
     def enforce(self) -> None:
         """There is nothing to mask."""
 
-    def waiting(self) -> dict[str, Any]:
-        """There is nothing that has come."""
+    def pending(self) -> dict[str, Any]:
+        """There is nothing."""
         return {}

@@ -221,12 +221,14 @@ class FitTopology:
         self._made_with = self._without_untrained(module, optimizers)
         saved, self._saved = self._saved, None
         if saved is not None and (saved.module is None or saved.module() is module):
+            _refuse_weights_of_another(saved.state, module)
             self.topology = SparseTopology.from_options(
                 module, self._made_with, state=saved.state, initial_sparsity=self.initial_sparsity
             )
             self.updates = list(saved.updates)
             return Origin.SAVED
         if self.topology is not None and is_of(self.topology.parameters, module):
+            _refuse_weights_of_another(self.topology.state_dict(), module)
             self.topology.apply_masks()
             self._name_what_stays_dense(module)
             return Origin.KEPT
@@ -242,7 +244,7 @@ class FitTopology:
         Raises:
             MisconfigurationException: a parameter is gone, or has another name.
         """
-        if self.topology is None or all(parts.get(key) is part for parts, key, part in self._links):
+        if self.topology is None or all(key in parts and parts[key] is part for parts, key, part in self._links):
             return False
         before = self.topology.parameters
         own = dict(module.named_parameters(remove_duplicate=False))
@@ -299,6 +301,30 @@ class FitTopology:
                 f"{', '.join(new)} could not be sparse when the topology was made and stay dense. To make them "
                 "sparse too, train with a new SelfishSparseCallback."
             )
+
+
+def _refuse_weights_of_another(state: Mapping[str, Any], module: nn.Module) -> None:
+    """Raise where the module has sparse weights of which this saved topology would mask some.
+
+    Weights that are not zero anywhere to speak of are to become sparse: they are masked. A tensor that is zero as a
+    whole says nothing.
+    """
+    lost = zeros = 0
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name in state["masks"] and parameter.numel() == math.prod(state["shapes"][name]):
+            live = parameter.detach().flatten() != 0
+            if live.any():
+                mask = unpack_bits(state["masks"][name], live.numel()).to(live.device, torch.bool)
+                lost += int((live & ~mask).sum())
+                zeros += int((~live).sum())
+    if 0 < lost <= zeros:
+        raise MisconfigurationException(
+            f"The module has weights of another topology: {lost:,} that are not zero would be lost in the one that "
+            "this SelfishSparseCallback has, as if weights of another epoch had been loaded. To go on with these "
+            "weights, give the Trainer a new callback with their topology: "
+            "`SelfishSparseCallback.from_checkpoint(path)`, or `SelfishSparseCallback(allocation='nonzero')` where the "
+            "checkpoint was written with `save_weights_only=True`."
+        )
 
 
 def _warn_of_sparse_weights(parameters: Mapping[str, nn.Parameter]) -> None:

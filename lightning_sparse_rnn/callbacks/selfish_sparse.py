@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_sparse_rnn.callbacks.averaged_state import sntasgds
 from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.callbacks.compatibility import refuse_endless, refuse_unsupported, warn_of_companions
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume
@@ -108,7 +109,7 @@ class SelfishSparseCallback(Callback):
         self._fit = FitTopology(options, ramp.first if ramp else None)
         self._steps: FitSteps = NoSteps()  # of the fit that goes on
         self._begins = False  # whether the fit that has started begins a run
-        self._waiting: dict[str, Any] = {}  # gradients of a saved run that its next update waits with
+        self._pending: dict[str, Any] = {}  # for the next update of a run that does not go on at the moment
         self._batch = 0  # of its epoch, the one that is trained on
 
     @classmethod
@@ -190,7 +191,7 @@ class SelfishSparseCallback(Callback):
         if saved is None:
             return {}
         saved["options"] = self._fit.made_with()
-        return {**saved, **self._clock.state_dict(), "gradients": self._steps.waiting()}
+        return {**saved, **self._clock.state_dict(), **(self._steps.pending() or self._pending)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._fit.expect(pl_module, resumes=trainer.state.fn == "fit")
@@ -203,7 +204,7 @@ class SelfishSparseCallback(Callback):
             return
         if self._fit.load(state_dict["topology"], state_dict["updates"]):
             self._clock.load_state_dict(state_dict)
-            self._waiting = state_dict.get("gradients", {})
+            self._pending = {name: state_dict[name] for name in ("gradients", "since_update") if name in state_dict}
         self._fit.warn_of_other(state_dict["options"])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,10 +220,12 @@ class SelfishSparseCallback(Callback):
         bring_exact_resume(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in sntasgds(trainer):  # one that a module keeps shows its averages since the fit before
+            optimizer.show_training_weights()
         self._begins = self._fit.begin(pl_module, trainer.optimizers, unstepped=trainer.global_step == 0)
-        self._follow(trainer)
-        self._steps.go_on({} if self._begins else self._waiting)
-        self._waiting = {}
+        pending = {"since_update": {}} if self._begins else self._pending
+        self._follow(trainer, pending.get("since_update"))
+        self._steps.go_on(pending.get("gradients", {}))
         warn_of_companions(self._clock, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -249,17 +252,16 @@ class SelfishSparseCallback(Callback):
         self._fit.forget_loading()
         self._let_go()
 
-    def _follow(self, trainer: Trainer) -> None:
+    def _follow(self, trainer: Trainer, since: Mapping[str, Sequence[str]] | None) -> None:
         """Mask what the optimizers step from now on, and count their steps."""
         self._let_go()
         count, before = self._clock.count_step, self._before_step
-        self._steps = FitSteps(
-            trainer, self.topology, count, before, forgets=self._clock.updates, new=not self._clock.steps
-        )
+        self._steps = FitSteps(trainer, self.topology, count, before, forgets=self._clock.updates, since=since)
 
     def _let_go(self) -> None:
         self._steps.enforce()  # hooks of the module come after ours, and an exception may come before the masks
         self._steps.end()
+        self._pending = self._steps.pending() or self._pending
         self._steps = NoSteps()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -271,14 +273,14 @@ class SelfishSparseCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch_idx
         if self._fit.follow(pl_module):
-            self._follow(trainer)
+            self._follow(trainer, self._steps.since_update())
         # Also due here when updates go by steps, and when a resumed run begins in an epoch whose start it skips.
         self._update_if_due(trainer)
         self._steps.begin_batch()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         if self._fit.follow(pl_module):
-            self._follow(trainer)
+            self._follow(trainer, self._steps.since_update())
         self._steps.end_batch(waits=self._clock.due or self.topology.awaits_gradients)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -292,10 +294,12 @@ class SelfishSparseCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.enforce()  # for weights that are saved alone, and nobody asks us
+        self._steps.warn_of_unreached()
         log_sparsity(trainer, self.topology)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        self._before_step(trainer, optimizer)  # which torch tells of too, but for steps that take a closure
+        self._before_step(trainer, optimizer)
+        self._steps.looked(optimizer)
 
     def _before_step(self, trainer: Trainer, optimizer: Optimizer) -> None:
         """Make an update that waited for gradients, once they are there."""

@@ -7,8 +7,9 @@ masks and keeps inactive weights at zero itself. All others have their weights m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_sparse_rnn.optim.memory import check_memory, forget
 
-__all__ = ["MaskedSteps", "forget", "hand_over", "trained_parameters"]
+__all__ = ["MaskedSteps", "Since", "forget", "hand_over", "trained_parameters"]
 
 _Stamp = tuple[int, int]
 
@@ -44,6 +45,21 @@ def hand_over(optimizer: Optimizer, masks: Mapping[Tensor, Tensor], born: Mappin
         forget(optimizer, masks, born)
 
 
+@dataclass
+class Since:
+    """What optimizers have done since some moment.
+
+    Attributes:
+        stepped: what had a gradient in a step.
+        off: what did not require one at the beginning of a batch.
+        in_turns: what was first that and then had a step.
+    """
+
+    stepped: set[Tensor] = field(default_factory=set)
+    off: set[Tensor] = field(default_factory=set)
+    in_turns: set[Tensor] = field(default_factory=set)
+
+
 class MaskedSteps:
     """Keeps inactive weights at zero after every step of every optimizer, from :meth:`attach` to :meth:`detach`.
 
@@ -55,8 +71,8 @@ class MaskedSteps:
     Args:
         masks: for each sparse parameter its mask, in its dtype and on its device.
         lead: the parameter whose optimizer's steps are counted, where there are several.
-        before_step: called with an optimizer that is about to step with the gradients there are (not with a closure
-            that makes new ones).
+        before_step: called with an optimizer that is about to step, once its gradients are there: a closure may make
+            them in the step.
         after_step: called with the optimizer and whether its step counts; a step inside another's does not.
         forgets: whether optimizers will have to forget weights: one that could not is refused after its first step.
     """
@@ -79,13 +95,12 @@ class MaskedSteps:
         self._running: list[Optimizer] = []  # optimizers in the middle of a step, the outermost first
         self._stamps: dict[Tensor, _Stamp] = {}
         self._masked: set[Tensor] = set()  # what has been masked by a step since `enforce`
-        # Since `take_stepped`: what had a gradient in a step, what was switched off at the beginning of a batch, and
-        # what was first that and then had one.
-        self._stepped: set[Tensor] = set()
-        self._off: set[Tensor] = set()
-        self._in_turns: set[Tensor] = set()
+        self._looked: WeakSet[Optimizer] = WeakSet()  # whose closure's gradients somebody has looked at, in this step
+        self.since = Since()
+        self._reached: set[Tensor] = set()  # had a gradient in a step
+        self._passed_over: set[Tensor] = set()  # had none, though it requires one
         self._at_start = _stamp(lead)
-        self._follows = False  # whether a step of the lead's optimizer has ever been seen
+        self._follows = False
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
@@ -114,13 +129,23 @@ class MaskedSteps:
         for optimizer in self.optimizers:
             hand_over(optimizer, masks, born)
 
-    def take_stepped(self) -> tuple[set[Tensor], set[Tensor]]:
-        """Return the parameters that a step has changed since this was asked last, and those trained in turns.
+    @property
+    def follows(self) -> bool:
+        """Whether a step of the lead's optimizer has ever been seen."""
+        return self._follows
 
-        In turns are those that were switched off at the beginning of a batch, and then had a step.
-        """
-        found = self._stepped, self._in_turns
-        self._stepped, self._off, self._in_turns = set(), set(), set()
+    @property
+    def without_gradient(self) -> set[Tensor]:
+        """What optimizers have stepped and what never had a gradient there, though it requires one."""
+        return self._passed_over - self._reached
+
+    def looked(self, optimizer: Optimizer) -> None:
+        """Take note that somebody has looked at the gradients that a closure made, in this step."""
+        self._looked.add(optimizer)
+
+    def take_since(self) -> Since:
+        """Return what has been stepped since this was asked last."""
+        found, self.since = self.since, Since()
         return found
 
     def begin_batch(self) -> None:
@@ -128,7 +153,7 @@ class MaskedSteps:
         self._running.clear()
         self.enforce()
         self._masked.clear()
-        self._off.update(parameter for parameter in self._masks if not parameter.requires_grad)
+        self.since.off.update(parameter for parameter in self._masks if not parameter.requires_grad)
         self._at_start = _stamp(self._lead)
 
     def end_batch(self) -> bool:
@@ -158,12 +183,29 @@ class MaskedSteps:
         for parameter in parameters:
             self._stamps[parameter] = _stamp(parameter)
 
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if not self.parameters_of(optimizer):
-            return
+            return None
         self._running.append(optimizer)
-        if kwargs.get("closure") is None and not any(callable(argument) for argument in args[1:]):
-            self._before_step(optimizer)
+        self._looked.discard(optimizer)
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._looking(optimizer, kwargs["closure"])}
+        if any(callable(argument) for argument in args[1:]):
+            return tuple(self._looking(optimizer, each) if callable(each) else each for each in args), kwargs
+        self._before_step(optimizer)
+        return None
+
+    def _looking(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a closure after which the gradients are looked at, unless somebody has: a Trainer's closure does."""
+
+        def closure_and_look() -> Any:
+            loss = closure()
+            if optimizer not in self._looked:
+                self._looked.add(optimizer)
+                self._before_step(optimizer)
+            return loss
+
+        return closure_and_look
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         own = self.parameters_of(optimizer)
@@ -177,8 +219,10 @@ class MaskedSteps:
             self._mask(own)
         self._masked.update(own)
         stepped = {parameter for parameter in own if parameter.grad is not None and parameter.requires_grad}
-        self._stepped |= stepped
-        self._in_turns |= stepped & self._off
+        self._reached |= stepped
+        self._passed_over |= {parameter for parameter in own if parameter.grad is None and parameter.requires_grad}
+        self.since.stepped |= stepped
+        self.since.in_turns |= stepped & self.since.off
         if self._running:
             return
         if self._forgets and optimizer not in self._checked:

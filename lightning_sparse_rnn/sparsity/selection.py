@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
@@ -34,13 +35,18 @@ def sparsifiable_parameters(
 
     Raises:
         ValueError: there are none, or a pattern matches none of them; the message lists them. Or one is made by
-            ``weight_norm``, or shares its memory with another parameter.
+            ``weight_norm``, has no shape yet, or shares its memory with another parameter.
 
     Warns:
         UserWarning: a trainable matrix is complex, and stays dense.
     """
     matrices: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
+        if is_lazy(parameter):
+            raise ValueError(
+                f"{name} has no shape before {type(module).__name__} has seen a batch. Run one through it first, as in "
+                "`module(batch)`, so that it is known what there is to make sparse."
+            )
         if parameter.dim() >= 2 and parameter.numel() > 0 and parameter.requires_grad:
             matrices.setdefault(parameter, []).append(name)
     gains = {p for part in module.modules() if isinstance(part, _NORMS) for p in part.parameters(recurse=False)}

@@ -88,7 +88,8 @@ def progress(
     }
     ends: dict[str, float] = {}
     epochs, most = trainer.max_epochs, trainer.max_steps
-    counted, batches = _counts_steps(trainer), trainer.num_training_batches
+    counted = _counts_steps(trainer) and not _leaves_out_steps(trainer, steps)
+    batches = trainer.num_training_batches
     if counted and (epochs == -1 or batches != math.inf) and 0 < trainer.estimated_stepping_batches < math.inf:
         ends["optimizer steps"] = float(trainer.estimated_stepping_batches)
     else:
@@ -139,6 +140,12 @@ def _epoch_length(trainer: Trainer, batch: int) -> float | None:
 def _counts_steps(trainer: Trainer) -> bool:
     """Whether it follows from the batches how many optimizer steps there are."""
     return trainer.lightning_module.automatic_optimization and not _accumulation_changes(trainer)
+
+
+def _leaves_out_steps(trainer: Trainer, steps: int) -> bool:
+    """Whether the module's own ``optimizer_step`` has left out some: nobody knows how many there will be."""
+    own = type(trainer.lightning_module).optimizer_step.__module__
+    return own.partition(".")[0] not in ("pytorch_lightning", "lightning") and steps < trainer.global_step
 
 
 def _steps_per_epoch(trainer: Trainer) -> int:
