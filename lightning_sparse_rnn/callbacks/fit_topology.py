@@ -28,6 +28,9 @@ from lightning_sparse_rnn.utilities.lookup import path_of
 
 __all__ = ["FitTopology", "Origin", "saved_sparsity", "saved_state"]
 
+# A tensor is as sparse as its mask if their densities differ by no more than this.
+_AS_SPARSE = 0.1
+
 
 class Origin(Enum):
     """Where the topology of a fit comes from."""
@@ -304,20 +307,19 @@ class FitTopology:
 
 
 def _refuse_weights_of_another(state: Mapping[str, Any], module: nn.Module) -> None:
-    """Raise where the module has sparse weights of which this saved topology would mask some.
+    """Raise where the module has weights that are as sparse as this saved topology and would lose some to its masks.
 
-    Weights that are not zero anywhere to speak of are to become sparse: they are masked. A tensor that is zero as a
-    whole says nothing.
+    What is less sparse is to become so, and is masked. What is sparser, as an identity matrix or one of zeros, was
+    initialised so.
     """
-    lost = zeros = 0
+    lost = 0
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if name in state["masks"] and parameter.numel() == math.prod(state["shapes"][name]):
             live = parameter.detach().flatten() != 0
-            if live.any():
-                mask = unpack_bits(state["masks"][name], live.numel()).to(live.device, torch.bool)
+            mask = unpack_bits(state["masks"][name], live.numel()).to(live.device, torch.bool)
+            if abs(int(live.sum()) - int(mask.sum())) <= _AS_SPARSE * live.numel():
                 lost += int((live & ~mask).sum())
-                zeros += int((~live).sum())
-    if 0 < lost <= zeros:
+    if lost:
         raise MisconfigurationException(
             f"The module has weights of another topology: {lost:,} that are not zero would be lost in the one that "
             "this SelfishSparseCallback has, as if weights of another epoch had been loaded. To go on with these "

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_sparse_rnn.checkpoints.nested import is_container, mapped
 
@@ -17,14 +17,14 @@ def snapshot(value: Any) -> Any:
     """Return a copy of nested containers and tensors, with all tensors on the CPU.
 
     Nothing that happens to ``value`` afterwards changes the copy. Tensors that share memory share that of the copy, so
-    that files hold it once.
+    that files hold it once. A tensor of a graph is copied without it.
     """
     memories: dict[int, torch.UntypedStorage] = {}
 
     def copied(part: Any) -> Any:
-        plain = type(part) is Tensor and part.layout == torch.strided
-        if plain and not part.requires_grad and not part.is_quantized:
-            return _on_cpu(part, memories)
+        if type(part) in (Tensor, nn.Parameter) and part.layout == torch.strided and not part.is_quantized:
+            plain = _on_cpu(part.detach(), memories)
+            return nn.Parameter(plain, part.requires_grad) if type(part) is nn.Parameter else plain
         return None if is_container(part) else copy.deepcopy(part)
 
     return mapped(value, copied)

@@ -97,6 +97,7 @@ class MaskedSteps:
         self._masked: set[Tensor] = set()  # what has been masked by a step since `enforce`
         self._looked: WeakSet[Optimizer] = WeakSet()  # whose closure's gradients somebody has looked at, in this step
         self.since = Since()
+        self._with_gradient: set[Tensor] = set()  # in the steps that go on
         self._reached: set[Tensor] = set()  # had a gradient in a step
         self._passed_over: set[Tensor] = set()  # had none, though it requires one
         self._at_start = _stamp(lead)
@@ -188,6 +189,7 @@ class MaskedSteps:
             return None
         self._running.append(optimizer)
         self._looked.discard(optimizer)
+        self._note_gradients(optimizer)
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._looking(optimizer, kwargs["closure"])}
         if any(callable(argument) for argument in args[1:]):
@@ -195,11 +197,16 @@ class MaskedSteps:
         self._before_step(optimizer)
         return None
 
+    def _note_gradients(self, optimizer: Optimizer) -> None:
+        """Take note of what has a gradient: after the step some optimizers, and hooks of theirs, have let go of it."""
+        self._with_gradient.update(p for p in self.parameters_of(optimizer) if p.grad is not None and p.requires_grad)
+
     def _looking(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return a closure after which the gradients are looked at, unless somebody has: a Trainer's closure does."""
 
         def closure_and_look() -> Any:
             loss = closure()
+            self._note_gradients(optimizer)
             if optimizer not in self._looked:
                 self._looked.add(optimizer)
                 self._before_step(optimizer)
@@ -218,9 +225,11 @@ class MaskedSteps:
         else:
             self._mask(own)
         self._masked.update(own)
-        stepped = {parameter for parameter in own if parameter.grad is not None and parameter.requires_grad}
+        self._note_gradients(optimizer)  # of what the step itself has made
+        stepped = self._with_gradient.intersection(own)
+        self._with_gradient -= stepped
         self._reached |= stepped
-        self._passed_over |= {parameter for parameter in own if parameter.grad is None and parameter.requires_grad}
+        self._passed_over |= {parameter for parameter in own if parameter not in stepped and parameter.requires_grad}
         self.since.stepped |= stepped
         self.since.in_turns |= stepped & self.since.off
         if self._running:

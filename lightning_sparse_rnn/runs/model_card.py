@@ -63,7 +63,9 @@ def model_card(
     )
     sparsity, method = run.results["sparsity"], run.settings.get("chosen.method", "selfish")
     noted = f"\nThe file has the weights rounded to {rounded}; perplexities are of float32.\n" if rounded else ""
-    written = f"```bash\n{command}\n```\n\n" if command else ""
+    use_it = f"```bash\n{command}\n```\n\n" if command else ""
+    unigram = run.results.get("unigram_ppl")
+    beside = "" if unigram is None else f"A unigram model of the same text has a test perplexity of {unigram:.2f}. "
     return f"""---
 {_metadata(run, license)}---
 
@@ -76,12 +78,12 @@ A recurrent language model trained by the method `{method}` of the package `ligh
 |---|---|---|---|
 {table}
 
-A unigram model of the same text has a test perplexity of {run.results["unigram_ppl"]:.2f}. Trained for
+{beside}Trained for
 {counted(run.results["epochs"], "epoch")} from seed {run.seed}, with {_versions(run.results)}.
 {noted}
 ## Use
 
-{written}```python
+{use_it}```python
 {use}
 ```
 
@@ -99,6 +101,10 @@ def _trained_again(settings: Mapping[str, Any]) -> str:
             f"The run was made with `{missing.missing_cfg_file}`, which is none of the package's configs. The "
             f"`{CONFIG}` in its folder has all values."
         )
+    except ValueError:
+        return (
+            f"Some of its options cannot be said on a command line. The `{CONFIG}` in the run's folder has all values."
+        )
 
 
 def training_command(settings: Mapping[str, Any]) -> str:
@@ -108,13 +114,23 @@ def training_command(settings: Mapping[str, Any]) -> str:
 
     Raises:
         MissingConfigException: one of the groups' configs is not the package's.
+        ValueError: a value cannot be said on a command line.
     """
     chosen = [f"{name[7:]}={value}" for name, value in settings.items() if name.startswith("chosen.") and value]
     known = dict(flat(_composed(chosen, resolve=False)))
     changed = {name: settings[name] for name in ("trainer.max_epochs",) if name in settings}  # shares are of these
 
     def overrides() -> list[str]:
-        return [f"{'' if name in known else '+'}{name}={written(value)}" for name, value in changed.items()]
+        # An entry of a dict where the config has one value, as a density by pattern, is said with its dict.
+        said: dict[str, Any] = {}
+        for name, value in changed.items():
+            ends = (i for i, mark in enumerate(name) if mark == "." and name[:i] in known)
+            end = next(ends, None)
+            if end is None:
+                said[name] = value
+            else:
+                said.setdefault(name[:end], {})[name[end + 1 :]] = value
+        return [f"{'' if name in known else '+'}{name}={written(value)}" for name, value in said.items()]
 
     # A value that is made from others is written only if it still differs once those are right.
     for resolve in (False, True):

@@ -1,4 +1,4 @@
-"""Steps with closures, steps left out, and matrices that no gradient reaches."""
+"""Steps with closures, steps left out, matrices that no gradient reaches, and layers of other kinds."""
 
 from __future__ import annotations
 
@@ -92,6 +92,18 @@ def test_what_no_gradient_reaches_is_told_and_not_moved(tmp_path: Path, every: i
     fit(tmp_path, Copied(), SelfishSparseCallback(0.8, exclude="average.*"), max_epochs=3)  # says nothing
 
 
+def test_gradients_that_are_gone_after_the_step_have_been_there(tmp_path: Path) -> None:
+    class LetsGo(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            loss = super().step(closure)
+            self.zero_grad()
+            return loss
+
+    sparse = SelfishSparseCallback(0.5)
+    fit(tmp_path, net(lambda parameters: LetsGo(parameters, lr=0.1)), sparse, max_epochs=3)
+    assert all(any(gates.values()) for update in sparse.updates[1:] for gates in update["regrown"].values())
+
+
 class TwoStages(Net):
     """The second optimizer steps from the third epoch on."""
 
@@ -133,3 +145,20 @@ def test_a_module_that_keeps_its_optimizer_can_be_fitted_again(tmp_path: Path) -
     for epochs in (3, 5):
         fit(tmp_path, module, sparse, averaging, max_epochs=epochs)
     assert all(bool((p[mask == 0] == 0).all()) for p, mask in sparse.topology.masks.items())
+
+
+def test_a_layer_without_a_shape_is_named(tmp_path: Path) -> None:
+    module = net("adam")
+    module.linear = torch.nn.LazyLinear(2)
+    with pytest.raises(ValueError, match=r"linear\.weight has no shape before Net has seen a batch\."):
+        fit(tmp_path, module, SelfishSparseCallback(0.5), max_epochs=1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_scripted_layers_are_sparse(tmp_path: Path) -> None:
+    module = net("adam")
+    module.linear = torch.jit.script(torch.nn.Linear(6, 2))
+    sparse = SelfishSparseCallback(0.5)
+    fit(tmp_path, module, sparse, max_epochs=3)
+    assert int(module.linear.weight.count_nonzero()) <= 6
+    assert len(sparse.updates) == 3

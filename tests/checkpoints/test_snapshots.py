@@ -47,3 +47,16 @@ def test_other_containers_are_copied_too() -> None:
     assert after["losses"] == [0.5]
     assert type(after["losses"]) is Losses
     assert after["names"] == {"a"}
+
+
+def test_parameters_and_tensors_of_a_graph_are_copied_with_what_they_share() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    before = {"own": parameter, "seen": parameter.detach(), "loss": parameter.sum() * 2.0}
+    after = snapshot(before)
+    with torch.no_grad():
+        parameter.zero_()
+    assert type(after["own"]) is nn.Parameter
+    assert after["own"].tolist() == [1.0, 1.0, 1.0]
+    assert after["own"].data_ptr() == after["seen"].data_ptr()
+    assert after["loss"].item() == 6.0
+    assert not after["loss"].requires_grad

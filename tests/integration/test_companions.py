@@ -325,3 +325,28 @@ def test_strategies_that_shard_parameters_are_refused(tmp_path: Path, name: str,
     trainer = make_trainer(tmp_path, [pair()[ours]], strategy=strategy(device="cpu"))
     with pytest.raises(MisconfigurationException, match=rf"and {name} shards them\. Use `strategy='ddp'`"):
         trainer.fit(net(), *loaders())
+
+
+def test_a_second_callback_of_sparse_training_is_refused(tmp_path: Path) -> None:
+    class Mine(SelfishSparseCallback):
+        pass
+
+    with pytest.raises(MisconfigurationException, match="Expected one SelfishSparseCallback, got a Mine beside it"):
+        fit(tmp_path, net("adam"), SelfishSparseCallback(0.5), Mine(0.8), max_epochs=1)
+
+
+def test_averages_of_a_layer_that_is_gone_are_named(tmp_path: Path) -> None:
+    class Renamed(Net):
+        def __init__(self) -> None:
+            super().__init__("sntasgd")
+            self.strict_loading = False
+            self.head, self.linear = self.linear, torch.nn.Identity()
+
+        def loss(self, batch: Sequence[Tensor]) -> Tensor:
+            return (self.head(self.lstm(batch[0])[0][:, -1]) - batch[1]).square().mean()
+
+    averaging = NonMonotonicAveraging(restart_epochs=[1])
+    fit(tmp_path, net(), averaging, max_epochs=3).save_checkpoint(tmp_path / "three.ckpt")
+    trainer = make_trainer(tmp_path, (NonMonotonicAveraging(),), max_epochs=5)
+    with pytest.raises(MisconfigurationException, match=r"averages of linear\.weight, linear\.bias, which Renamed"):
+        trainer.fit(Renamed(), *loaders(), ckpt_path=tmp_path / "three.ckpt")

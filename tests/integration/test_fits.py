@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_runs import QUIET, loaders, make_trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from toy_runs import Watch, fit, net, weights
 
@@ -328,3 +329,35 @@ def test_a_copy_made_during_a_fit_is_a_module_of_its_own(tmp_path: Path) -> None
     assert trainer.optimizers[0].averaging
     assert masked(twin, sparse)
     assert same(dict(module.state_dict()), weights(module))
+
+
+# ----------------------------------------------------------------------------------------- weights of another topology
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept", "from_checkpoint"])
+def test_sparse_weights_of_another_epoch_are_refused_and_not_masked(tmp_path: Path, fresh: bool) -> None:
+    module, sparse = net("adam"), SelfishSparseCallback(0.5)
+    every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, every_n_epochs=1)
+    fit(tmp_path, module, sparse, every, max_epochs=3, enable_checkpointing=True)
+    weights_of_first = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["state_dict"]
+    module.load_state_dict(weights_of_first)
+    again = SelfishSparseCallback.from_checkpoint(tmp_path / "epoch=2.ckpt") if fresh else sparse
+    with pytest.raises(MisconfigurationException, match=r"The module has weights of another topology: .* be lost"):
+        fit(tmp_path, module, again, max_epochs=1)
+    assert all(torch.equal(weights(module)[name], weight) for name, weight in weights_of_first.items())
+    right = SelfishSparseCallback.from_checkpoint(tmp_path / "epoch=0.ckpt", update_every_n_epochs=None)
+    fit(tmp_path, module, right, max_epochs=1)
+    assert sum(int(w.count_nonzero()) for n, w in weights(module).items() if n in live(right)) == 114
+
+
+def test_dense_weights_are_masked_with_the_topology_there_is(tmp_path: Path) -> None:
+    """Training again from the beginning, with the topology that was found."""
+    sparse = SelfishSparseCallback(0.5, update_every_n_epochs=None)
+    module = net("adam")
+    initial = copy.deepcopy(module.state_dict())
+    fit(tmp_path, module, sparse, max_epochs=2)
+    found = live(sparse)
+    module.load_state_dict(initial)
+    fit(tmp_path, module, sparse, max_epochs=1)
+    assert same(found, live(sparse))
+    assert masked(module, sparse)
