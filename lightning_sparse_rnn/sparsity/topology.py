@@ -15,6 +15,7 @@ from lightning_sparse_rnn.sparsity.initial_masks import initial_masks, waits_for
 from lightning_sparse_rnn.sparsity.live_weights import LiveWeights
 from lightning_sparse_rnn.sparsity.masks import Masks
 from lightning_sparse_rnn.sparsity.momenta import Momenta
+from lightning_sparse_rnn.sparsity.numerics.sampling import first_draw
 from lightning_sparse_rnn.sparsity.options import TopologyOptions
 from lightning_sparse_rnn.sparsity.quantities import Quantities, check_gradients, flattened
 from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, InitialScale, PositionRule, ShareRule
@@ -111,7 +112,7 @@ class SparseTopology:
         self._seed = options.seed
         self._rules = options.rules()
         self._scale = options.scale()
-        self._updates = 0
+        self._updates = self._first_draw = 0
         self._memory: dict[str, dict[str, float]] = {}
         self._parameters = sparsifiable_parameters(module, options.include, options.exclude)
         self._embeddings = embeddings_of(module)
@@ -125,6 +126,8 @@ class SparseTopology:
             self.apply_masks()
         elif not self._awaits_gradients:
             self._begin(Quantities({name: p.detach().flatten() for name, p in self._parameters.items()}))
+            if options.reads_weights:
+                self._first_draw = first_draw(self._masks.flat().values())
 
     @torch.no_grad()
     def _begin(self, given: Quantities) -> None:
@@ -276,14 +279,13 @@ class SparseTopology:
         number, memory = self._updates + 1, copy.deepcopy(self._memory)
         total = None if density is None else live_at(density, self._masks, moving, self._rules)
         live = self._masks.flat()
-        update = Update(
-            self._rules, self._masks.shapes, self._masks.layouts, quantities, rate, total, number, self._seed, memory
-        )
+        draw, masks = self._first_draw + number, self._masks
+        update = Update(self._rules, masks.shapes, masks.layouts, quantities, rate, total, draw, self._seed, memory)
         pruned, regrown = update.apply({name: live[name] for name in moving})  # in place
         for name in live.keys() - moving.keys():
             pruned[name], regrown[name] = torch.zeros_like(live[name]), torch.zeros_like(live[name])
         self._masks.move(live, born=regrown)
-        self._signs.draw(regrown, number)
+        self._signs.draw(regrown, draw)
         self._updates, self._memory = number, memory
         return TopologyUpdate(
             number=number,
@@ -312,6 +314,7 @@ class SparseTopology:
         """Return what there is to save: tensors, masks among them packed to bits, and plain values."""
         return {
             "updates": self._updates,
+            "first_draw": self._first_draw,
             "awaits_gradients": self._awaits_gradients,
             **self._masks.state_dict(),
             "signs": self._signs.state_dict(),
@@ -333,4 +336,5 @@ class SparseTopology:
         self._momenta.load_state_dict(state["momenta"])
         self._memory = {key: dict(memory) for key, memory in state["memory"].items()}
         self._updates = int(state["updates"])
+        self._first_draw = int(state.get("first_draw", 0))
         self._awaits_gradients = bool(state["awaits_gradients"])

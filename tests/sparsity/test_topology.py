@@ -376,3 +376,23 @@ def test_trained_is_what_the_caller_says_and_not_what_requires_gradients_now(gro
     if growth == "gradient":
         with pytest.raises(ValueError, match=r"these have none: critic\.weight\."):
             topology.update(0.5, gradients=dict(list(gradients.items())[:2]), trained=trained)
+
+
+def test_what_was_found_in_weights_is_moved_with_draws_of_its_own() -> None:
+    """With those of the run that the weights come from, an update would prune what that has born, and bear it again."""
+    module = nn.Linear(40, 50)
+    first = SparseTopology(module, sparsity=0.7)
+    first.update(0.5)
+    with torch.no_grad():
+        module.weight.add_(first.masks[module.weight] * 1e-3)  # what was born is small
+    found = SparseTopology(module, sparsity=0.7, allocation="nonzero")
+    kept = found.masks[module.weight].clone()
+    found.update(0.5)
+    assert int((found.masks[module.weight] != kept).sum()) > 400
+    resumed = SparseTopology(module, sparsity=0.7, state=found.state_dict())
+    weights = module.weight.detach().clone()
+    found.update(0.5)
+    with torch.no_grad():
+        module.weight.copy_(weights)
+    resumed.update(0.5)
+    assert torch.equal(resumed.masks[module.weight], found.masks[module.weight])
