@@ -109,6 +109,8 @@ def _check_options(given: argparse.Namespace) -> None:
         raise ValueError("--card has the perplexities of the run's best.ckpt: leave --checkpoint out.")
     if given.output is not None and given.output.is_dir():
         raise ValueError(f"Expected --output as a file to write, got the folder {given.output}.")
+    if given.output is not None and given.output.suffix == ".ckpt" and given.output.exists():
+        raise ValueError(f"Expected --output as a file of its own, got {given.output}: a checkpoint would be lost.")
 
 
 def _card(given: argparse.Namespace, output: Path) -> str:

@@ -106,6 +106,8 @@ def checked(arguments: Sequence[str]) -> CommandLine:
     for override in overrides:
         _refuse_moved(override)
         _refuse_none(override)
+        _refuse_sweeps(override)
+        _refuse_empty(override)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         named = _composed(overrides)
     several = given.multirun or named["hydra"]["mode"] == RunMode.MULTIRUN
@@ -187,6 +189,18 @@ def _refuse_moved(override: Override) -> None:
             now = f"{new}{name.removeprefix(old)}"
             hint = ", as shares of trainer.max_epochs: [0.667] for two thirds" if now.endswith("restart_at") else ""
             raise ValueError(f"{name} is now {now}{hint}.")
+
+
+def _refuse_empty(override: Override) -> None:
+    """Refuse a path without a value, as of a variable of the shell that is not set: it would be the root folder."""
+    if override.key_or_group in _PATHS and not override.is_delete() and override.value() == "":
+        raise ValueError(f"Expected a value in {override.input_line}, got nothing. Is a variable of the shell not set?")
+
+
+def _refuse_sweeps(override: Override) -> None:
+    """Refuse several sweeps in one command: Hydra would make the runs of the first one's config alone."""
+    if override.key_or_group == "sweep" and override.is_sweep_override():
+        raise ValueError(f"Expected one sweep, got {override.input_line}. Run them one after the other.")
 
 
 def _refuse_none(override: Override) -> None:

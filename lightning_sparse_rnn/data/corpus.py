@@ -170,6 +170,14 @@ class Corpus:
         return cls(vocabulary, *(vocabulary.encode(text) for text in texts))
 
     @cached_property
+    def trained_on(self) -> str:
+        """Equal for corpora of the same ids in training and validation text, and for no others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for ids in (self.train, self.valid):
+            digest.update(f"{len(ids)} ".encode() + ids.numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def unknown_shares(self) -> dict[str, float]:
         """Of each text, the share of tokens that are `<unk>`."""
         texts = {part: getattr(self, part) for part in Texts._fields}

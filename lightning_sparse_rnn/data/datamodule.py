@@ -218,23 +218,33 @@ class TextDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What makes a checkpoint's weights mean something: which token has which id, and how text is cut.
 
-        Beside that stands whether the vocabulary was given by :meth:`read_with`, if it was.
+        Beside that stands what the text is known by, and whether the vocabulary was given by :meth:`read_with`, if it
+        was.
         """
         given = {} if self._vocabulary is None else {"vocabulary_given": True}
-        return {"vocabulary": self.vocabulary.fingerprint, "text": self.vocabulary.state, **given}
+        known = {"vocabulary": self.vocabulary.fingerprint, "trained_on": self.corpus.trained_on}
+        return {**known, "text": self.vocabulary.state, **given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Make sure that a checkpoint is of this text.
 
         Raises:
-            ValueError: if its vocabulary was another one.
+            ValueError: if its vocabulary was another one; or a fit is to go on that began with another training or
+                validation text.
         """
+        where = self.hparams["root"] or self.hparams["source"]
         if state_dict["vocabulary"] != self.vocabulary.fingerprint:
-            where = self.hparams["root"] or self.hparams["source"]
             raise ValueError(
                 "Expected the text that this checkpoint was trained on, got one in which "
                 f"{self.vocabulary.called} have other ids: {where} has changed since, or is another. Give the training "
                 "text as it was."
+            )
+        goes_on = self.trainer is not None and self.trainer.state.fn == "fit"
+        if goes_on and state_dict.get("trained_on", self.corpus.trained_on) != self.corpus.trained_on:
+            raise ValueError(
+                f"Expected the text that this run began with: the training or validation text of {where} has changed "
+                "since, or is another. Put it back as it was, or train on with these weights in a run of another name, "
+                "begun with init_from=FOLDER."
             )
 
     @classmethod

@@ -21,7 +21,7 @@ from lightning_sparse_rnn.models.learning_rate import scaled_lr
 from lightning_sparse_rnn.models.metrics import UNKNOWN_ID, TokenMean, counted_tokens, measures, tests_untrained
 from lightning_sparse_rnn.models.network import Output
 from lightning_sparse_rnn.models.recording import PassRecorder
-from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.checks import check_flags, check_whole
 from lightning_sparse_rnn.utilities.making import make
 from lightning_sparse_rnn.utilities.plain_values import plain
 from lightning_sparse_rnn.utilities.trainer_state import batch_runs
@@ -112,6 +112,7 @@ class LanguageModel(pl.LightningModule):
             raise ValueError(f"Expected `ar` and `tar` of at least 0, got {ar} and {tar}.")
         if lr_bptt is not None:
             check_whole(lr_bptt=lr_bptt)
+        check_flags(cuda_graphs=cuda_graphs)
         built = isinstance(network, nn.Module)
         self.save_hyperparameters(
             {

@@ -14,7 +14,7 @@ from lightning_sparse_rnn.models.kernels.rows import rows_at_a_time
 from lightning_sparse_rnn.models.kernels.softmax_loss import counts, cross_entropy, softmax_loss
 from lightning_sparse_rnn.models.kernels.state import State
 from lightning_sparse_rnn.models.kernels.untouched import untouched
-from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.checks import check_flags, check_whole
 
 __all__ = ["Network", "Output"]
 
@@ -78,6 +78,7 @@ class Network(nn.Module, ABC):
     def __init__(self, vocab_size: int, embedding_size: int, decoder_size: int, tied: bool) -> None:
         super().__init__()
         check_whole(vocab_size=vocab_size, embedding_size=embedding_size)
+        check_flags(tied=tied)
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding_size)
         self.decoder = Linear(decoder_size, vocab_size)

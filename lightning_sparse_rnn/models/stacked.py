@@ -8,7 +8,7 @@ from lightning_sparse_rnn.models.kernels.layer_by_layer import run_stacked
 from lightning_sparse_rnn.models.kernels.state import State
 from lightning_sparse_rnn.models.kernels.torch_layers import evaluate_layers, evaluates_here, run_recurrent
 from lightning_sparse_rnn.models.network import Network, Output
-from lightning_sparse_rnn.utilities.checks import check_dropouts, check_whole
+from lightning_sparse_rnn.utilities.checks import check_dropouts, check_flags, check_whole
 
 __all__ = ["GRU", "LSTM", "StackedLSTM"]
 
@@ -33,6 +33,7 @@ class _Stacked(Network):
         dropout_output: float | None = None,
     ) -> None:
         check_whole(hidden_size=hidden_size, num_layers=num_layers)
+        check_flags(fused_cells=fused_cells)
         before = dropout if dropout_input is None else dropout_input
         between = dropout if dropout_between is None else dropout_between
         after = dropout if dropout_output is None else dropout_output

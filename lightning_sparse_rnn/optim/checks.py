@@ -9,16 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["check_masks", "check_numbers", "check_saved"]
+from lightning_sparse_rnn.utilities.checks import check_flags
+
+__all__ = ["check_masks", "check_options", "check_saved"]
 
 
-def check_numbers(**values: Any) -> None:
-    """Raise unless every value is a finite number, or tensor, of at least 0.
+def check_options(*, since_birth: Any, maximize: Any, **values: Any) -> None:
+    """Raise unless every one of ``values`` is a finite number, or tensor, of at least 0, and the others are flags.
 
     Raises:
         TypeError: one is no number.
         ValueError: one is out of range.
     """
+    check_flags(since_birth=since_birth, maximize=maximize)
     for name, value in values.items():
         if not isinstance(value, (Real, Tensor)):
             raise TypeError(f"Expected `{name}` to be a number, got {value!r}.")

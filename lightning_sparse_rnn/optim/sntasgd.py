@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_sparse_rnn.optim.averages import begin, bring_up, copied, current, give_birth, restrict, running_sum
-from lightning_sparse_rnn.optim.checks import check_masks, check_numbers, check_saved
+from lightning_sparse_rnn.optim.checks import check_masks, check_options, check_saved
 from lightning_sparse_rnn.optim.shared_state import SharedState
 from lightning_sparse_rnn.optim.steps import Step, take
 from lightning_sparse_rnn.optim.trigger import NonMonotonicTrigger
@@ -87,7 +87,7 @@ class SNTASGD(Optimizer):
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
-        check_numbers(lr=lr, weight_decay=weight_decay)
+        check_options(lr=lr, weight_decay=weight_decay, since_birth=since_birth, maximize=maximize)
         self._since_birth = since_birth
         self._shared = SharedState(NonMonotonicTrigger(nonmono))
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize, "foreach": foreach})

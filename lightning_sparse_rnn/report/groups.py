@@ -64,7 +64,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Group runs that differ only in their seeds, name the groups, and sort them by corpus and test perplexity."""
     found: dict[tuple[Any, ...], Group] = {}
     for run in runs:
-        key = (run.corpus, tuple(sorted((name, repr(value)) for name, value in settings_of(run).items())))
+        key = (run.corpus, tuple(sorted((name, _told(value)) for name, value in settings_of(run).items())))
         found.setdefault(key, Group([])).runs.append(run)
     groups = list(found.values())
     for group in groups:
@@ -105,11 +105,18 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
     seen: set[tuple[str, ...]] = set()
     for name in names:
         values = [settings.get(name, _ABSENT) for settings in all_settings]
-        pattern = tuple(repr(value) for value in values)
+        pattern = tuple(map(_told, values))
         if len(set(pattern)) > 1 and pattern not in seen:
             seen.add(pattern)
             found[name] = values
     return found
+
+
+def _told(value: Any) -> str:
+    """Return what tells values apart: 30 and 30.0 are one, but true is not 1."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_told, value))}]"
+    return repr(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
 def _name(groups: Sequence[Group]) -> None:

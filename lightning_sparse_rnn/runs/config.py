@@ -28,12 +28,12 @@ def sweep_folder(output: str, name: str | None = None) -> str:
     return str(Path(output) / name)
 
 
-def chosen() -> dict[str, str | None]:
+def chosen() -> Any:
     """Return which config of each group Hydra was told to take, or nothing outside of Hydra's commands."""
     if not HydraConfig.initialized():
         return {}
     choices = HydraConfig.get().runtime.choices
-    return {group: choices[group] for group in _GROUPS}
+    return OmegaConf.create({group: choices[group] for group in _GROUPS})
 
 
 def written_config(path: Path) -> DictConfig:

@@ -9,10 +9,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_sparse_rnn.runs.old_configs import MOVED
-from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.checks import check_flags, check_whole
 
 __all__ = ["READ", "check_config", "near"]
 
+# Options of the Trainer that are true or false.
+_FLAGS = ("barebones", "benchmark", "detect_anomaly", "enable_model_summary", "enable_progress_bar", "inference_mode")
 #: The groups and values that a run reads.
 READ = (
     "data",
@@ -91,8 +93,11 @@ def _check_values(config: DictConfig) -> None:
         raise ValueError(
             f"Expected trainer.max_time as DD:HH:MM:SS, or as a dict such as {{minutes: 90}}, got {time!r}."
         )
-    if not isinstance(config.compact_checkpoints, bool):
-        raise ValueError(f"Expected compact_checkpoints to be true or false, got {config.compact_checkpoints!r}.")
+    whole_windows = trainer.get("accumulate_grad_batches")
+    if whole_windows is not None:
+        check_whole(**{"trainer.accumulate_grad_batches": whole_windows})
+    flags = {f"trainer.{name}": trainer[name] for name in _FLAGS if trainer.get(name) is not None}
+    check_flags(compact_checkpoints=config.compact_checkpoints, **flags)
 
 
 def _check_ends_with_test(trainer: DictConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_dropouts", "check_fraction", "check_whole"]
+__all__ = ["check_dropouts", "check_flags", "check_fraction", "check_whole"]
 
 
 def check_whole(least: int = 1, **values: Any) -> None:
@@ -13,6 +13,13 @@ def check_whole(least: int = 1, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"Expected `{name}` to be a whole number of at least {least}, got {value!r}.")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raise a ``ValueError`` unless every one of ``flags`` is true or false: text as "no" would count as true."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"Expected `{name}` to be true or false, got {flag!r}.")
 
 
 def check_dropouts(**dropouts: float) -> None:

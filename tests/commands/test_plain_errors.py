@@ -40,6 +40,10 @@ MISTAKES = {
     "trainer.max_epochs=three": "Expected `trainer.max_epochs` to be a whole number of at least -1, got 'three'.",
     "name=a/b": "Expected name to be one that a folder can have, without / and \\, with no dot in front and of at most "
     "255 bytes, got 'a/b'. Where runs go is output=FOLDER.",
+    "model.network.tied=no": "Expected `tied` to be true or false, got 'no'.",
+    "trainer.enable_progress_bar=no": "Expected `trainer.enable_progress_bar` to be true or false, got 'no'.",
+    "+trainer.accumulate_grad_batches=0": "Expected `trainer.accumulate_grad_batches` to be a whole number of at leas",
+    "data.root=": "Expected a value in data.root=, got nothing. Is a variable of the shell not set?",
     "init_from=nowhere": "There is no checkpoint nowhere.",
     "method.growth=nowhere.rule": "Cannot import `growth` 'nowhere.rule': No module named 'nowhere'.",
 }

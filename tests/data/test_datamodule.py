@@ -191,6 +191,20 @@ def test_a_checkpoint_is_refused_beside_text_in_which_words_have_other_ids(text,
         trainer(tmp_path, max_epochs=2).fit(module, datamodule=data(text), ckpt_path=tmp_path / "run.ckpt")
 
 
+def test_a_run_does_not_go_on_with_another_text(text, tmp_path) -> None:
+    fitted = trainer(tmp_path, max_epochs=1)
+    fitted.fit(Recorder(), datamodule=data(text))
+    fitted.save_checkpoint(tmp_path / "run.ckpt")
+    trainer(tmp_path, max_epochs=2).fit(Recorder(), datamodule=data(text), ckpt_path=tmp_path / "run.ckpt")
+    train = text / "train.txt"
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join([*lines, lines[-1]]))  # no new word
+    with pytest.raises(ValueError, match="Expected the text that this run began with: the training or validation text"):
+        trainer(tmp_path, max_epochs=2).fit(Recorder(), datamodule=data(text), ckpt_path=tmp_path / "run.ckpt")
+    # Its words have the ids that the weights are of: a test does not read the rest.
+    trainer(tmp_path).test(Recorder(), datamodule=data(text), ckpt_path=tmp_path / "run.ckpt", verbose=False)
+
+
 @pytest.mark.parametrize(
     ("tokens", "lines", "said"),
     [

@@ -37,6 +37,16 @@ def test_places_do_not_tell_runs_apart(tmp_path: Path) -> None:
     assert len(group.runs) == 2
 
 
+def test_numbers_are_one_however_they_are_written(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", optimizer__lr=30.0, callbacks__averaging__restart_at=[1])
+    (group,) = grouped(
+        first, make_run(tmp_path / "b", optimizer__lr=30, callbacks__averaging__restart_at=[1.0], seed=2)
+    )
+    assert len(group.runs) == 2
+    flags = grouped(make_run(tmp_path / "c", data__lower=True), make_run(tmp_path / "d", data__lower=1))
+    assert len(flags) == 2
+
+
 def test_settings_that_differ_are_part_of_the_name(tmp_path: Path) -> None:
     groups = grouped(
         make_run(tmp_path / "a", sparsity=0.5, test_ppl=90.0),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_sparse_rnn.utilities.checks import check_fraction, check_whole
+from lightning_sparse_rnn.utilities.checks import check_flags, check_fraction, check_whole
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.5, np.float32(0.5), np.float64(0.25), np.int64(0), Fraction(3, 4)])
@@ -48,3 +48,10 @@ def test_whole_numbers_of_every_kind_pass(value: int) -> None:
 def test_what_is_no_whole_number_or_too_small_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"Expected `every` to be a whole number of at least 1, got "):
         check_whole(every=value)
+
+
+@pytest.mark.parametrize("flag", ["no", 0, 1, None, "true"])
+def test_what_is_neither_true_nor_false_is_refused(flag: object) -> None:
+    check_flags(tied=True, fused=False)
+    with pytest.raises(ValueError, match="Expected `tied` to be true or false, got "):
+        check_flags(fused=True, tied=flag)
