@@ -83,6 +83,11 @@ def test_options_without_effect_are_refused_before_anything_is_written(
     assert sorted(run.iterdir()) == before
 
 
+def test_a_checkpoint_is_not_written_over(run: Path) -> None:
+    with pytest.raises(SystemExit, match=r"a file of its own, got .*best\.ckpt: a checkpoint would be lost"):
+        main([str(run), "--output", str(run / "best.ckpt")])
+
+
 def test_what_the_weights_mean_stands_beside_them(text: Path, tmp_path: Path) -> None:
     data = TextDataModule("folder", str(text), cache_dir=str(tmp_path))
     network = {"_target_": "lightning_sparse_rnn.models.LSTM", "embedding_size": 4, "hidden_size": 4}

@@ -41,6 +41,8 @@ SAID = {
     "~data": r"Every run needs a config of data, and ~data leaves none\.",
     "experiment=null": r"Expected the name of a config, got experiment=null\. To choose none: ~experiment",
     "seed=range(1,4)": r"seed=range\(1,4\) is for several runs",
+    "sweep=methods,sparsity": r"Expected one sweep, got sweep=methods,sparsity\. Run them one after the other\.",
+    "output=": r"Expected a value in output=, got nothing\. Is a variable of the shell not set\?",
     "sweep=methods": r"sweep=methods is for several runs, and those are made with -m: .* -m sweep=methods",
 }
 # Further options beside the one at fault, which say what there is to choose from.
