@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from lightning_sparse_rnn.callbacks.base import Callback
 from lightning_sparse_rnn.callbacks.compatibility import refuse_unsupported
 from lightning_sparse_rnn.callbacks.exact_resume import bring_exact_resume, load_unrounded
 from lightning_sparse_rnn.callbacks.running_statistics import RunningStatistics, layers_with_statistics
-from lightning_sparse_rnn.utilities.checks import check_whole
+from lightning_sparse_rnn.utilities.checks import check_whole, is_whole
 from lightning_sparse_rnn.utilities.counting import ordinal
 from lightning_sparse_rnn.utilities.epochs import epoch_at
 
@@ -72,7 +72,7 @@ class NonMonotonicAveraging(Callback):
     ) -> None:
         if isinstance(restart_epochs, (int, str)):
             raise ValueError(f"Expected `restart_epochs` as a list of epochs, such as [30], got {restart_epochs!r}.")
-        if not all(isinstance(epoch, Integral) and epoch >= 1 for epoch in restart_epochs):
+        if not all(map(is_whole, restart_epochs)):
             raise ValueError(
                 f"Expected `restart_epochs` to be whole numbers of at least 1, got {list(restart_epochs)}."
             )

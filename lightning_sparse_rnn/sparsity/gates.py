@@ -20,6 +20,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from lightning_sparse_rnn.utilities.checks import is_whole
+
 __all__ = ["GateLayout", "find_gates", "layouts_of"]
 
 # Row order of the stacked matrices, as torch documents it for each layer and its cell.
@@ -190,7 +192,7 @@ def _check(declared: Mapping[str, Mapping[str, int]], own: Mapping[str, Tensor],
     for name, rows in declared.items():
         if name not in own:
             raise ValueError(f"{who} names {name!r}. Expected one of its own parameters: {', '.join(own) or 'none'}.")
-        whole = all(isinstance(count, int) and count > 0 for count in rows.values())
+        whole = all(map(is_whole, rows.values()))
         if not whole or sum(rows.values()) != own[name].size(0):
             raise ValueError(
                 f"{who} gives {name!r} the rows {dict(rows)}. Expected positive whole numbers that sum to the "

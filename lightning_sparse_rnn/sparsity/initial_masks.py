@@ -12,6 +12,7 @@ from lightning_sparse_rnn.sparsity.numerics.compaction import count_true
 from lightning_sparse_rnn.sparsity.numerics.sampling import choose, generator_for
 from lightning_sparse_rnn.sparsity.quantities import Quantities
 from lightning_sparse_rnn.sparsity.rules.contract import AllocationRule, needed_by
+from lightning_sparse_rnn.utilities.checks import is_whole
 
 __all__ = ["initial_masks", "waits_for_gradients"]
 
@@ -73,7 +74,7 @@ def _check_counts(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...
     wrong = [
         f"{count!r} for {name} {shapes[name]}"
         for name, count in counts.items()
-        if not isinstance(count, int) or not 0 < count <= math.prod(shapes[name])
+        if not is_whole(count) or count > math.prod(shapes[name])
     ]
     if wrong:
         raise ValueError(f"Expected an allocation to return counts that the tensors hold, got {'; '.join(wrong)}.")

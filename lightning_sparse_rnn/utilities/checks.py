@@ -5,13 +5,18 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_dropouts", "check_flags", "check_fraction", "check_whole"]
+__all__ = ["check_dropouts", "check_flags", "check_fraction", "check_whole", "is_whole"]
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether ``value`` is a whole number of at least ``least``: NumPy's are, truth values are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def check_whole(least: int = 1, **values: Any) -> None:
     """Raise a ``ValueError`` unless every one of ``values`` is a whole number of at least ``least``."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        if not is_whole(value, least):
             raise ValueError(f"Expected `{name}` to be a whole number of at least {least}, got {value!r}.")
 
 
