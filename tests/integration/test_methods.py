@@ -188,6 +188,7 @@ def test_each_optimizer_gives_the_gradients_of_its_own_step(tmp_path: Path) -> N
     assert watch.batches == 15
 
 
+@pytest.mark.filterwarnings("ignore:No gradient has reached unused.weight")
 def test_parameters_without_a_gradient_at_that_step_are_named(tmp_path: Path) -> None:
     def module() -> Net:
         made = net("sgd")
