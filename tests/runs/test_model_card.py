@@ -61,6 +61,7 @@ def test_the_card_names_counts_perplexities_and_the_twin(runs: dict[str, Path]) 
         ["trainer.max_epochs=1"],
         ["trainer.max_epochs=5", "initial_scale=none", "sparsity=0.8", "model.network.hidden_size=16"],
         ["callbacks.averaging.restart_at=[0.5]", "method.sparsity=0.7", "data.tokens=characters"],
+        ["method.allocation={*layers*:0.6,*decoder*:0.35}"],
         ["output='1.50'", "data.cache_dir='/d/josé\\x it\\'s, [b]'"],
         ["~callbacks.averaging.restart_at", "+callbacks.averaging.restart_epochs=[2]"],
     ],
