@@ -31,8 +31,8 @@ class FitSteps:
         count: called for each optimizer step; of several optimizers for those of the first that has sparse parameters.
         before_step: called with an optimizer whose gradients are there, before it steps with them.
         forgets: whether the topology changes, so that optimizers have to forget weights.
-        since: what optimizers have done since the last update, as :meth:`since_update` returned it; nothing at the
-            begin of a run. ``None``: nobody knows.
+        pending: what there is for the next update, as :meth:`pending` returned it. Where it does not say what has been
+            stepped since the last one, nobody knows.
 
     Raises:
         MisconfigurationException: sparse training does not go with one of the optimizers.
@@ -46,7 +46,7 @@ class FitSteps:
         before_step: Callable[[Trainer, Optimizer], None],
         *,
         forgets: bool,
-        since: Mapping[str, Sequence[str]] | None,
+        pending: Mapping[str, Any],
     ) -> None:
         for optimizer in trainer.optimizers:
             refuse_optimizer(optimizer)
@@ -65,9 +65,12 @@ class FitSteps:
             forgets=forgets,
         )
         self._masked.attach(trainer.optimizers)
+        since: Mapping[str, Sequence[str]] | None = pending.get("since_update")
         self._knows = since is not None  # of all that has been done since the last update
         for kind, names in (since or {}).items():
             getattr(self._masked.since, kind).update(topology.parameters[name] for name in names)
+        if gradients := pending.get("gradients"):
+            self._gradients.load(gradients, topology.parameters)
 
     def end(self) -> None:
         """Let the optimizers go."""
@@ -129,11 +132,6 @@ class FitSteps:
     def pending(self) -> dict[str, Any]:
         """Return what there is for the next update: gradients that wait for others, and what has been stepped."""
         return {"gradients": self._gradients.saved(self._topology.parameters), "since_update": self.since_update()}
-
-    def go_on(self, gradients: Mapping[str, Any]) -> None:
-        """Take over gradients that waited."""
-        if gradients:
-            self._gradients.load(gradients, self._topology.parameters)
 
     def since_update(self) -> dict[str, list[str]] | None:
         """Return what optimizers have done since the last update, by name; ``None`` if that is not known."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_sparse_rnn.callbacks.replaced_parameters import is_of, links_of, resized, told_of_gone
@@ -81,11 +81,15 @@ def saved_sparsity(state: Mapping[str, Any]) -> float:
     with densities of its own, has led to another: then it is the share of weights that are not live.
     """
     asked, topology = float(state["options"]["sparsity"]), state["topology"]
-    sizes = {name: math.prod(shape) for name, shape in topology["shapes"].items()}
-    live = sum(int(unpack_bits(topology["masks"][name], size).sum()) for name, size in sizes.items())
-    total = sum(sizes.values())
-    as_asked = topology["awaits_gradients"] or abs(live - (1.0 - asked) * total) <= len(sizes)
+    masks = _saved_masks(topology)
+    live, total = sum(int(mask.sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
+    as_asked = topology["awaits_gradients"] or abs(live - (1.0 - asked) * total) <= len(masks)
     return asked if as_asked else 1.0 - live / total
+
+
+def _saved_masks(topology: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the masks of a saved topology by name: flattened, boolean, on the CPU."""
+    return {name: unpack_bits(topology["masks"][name], math.prod(shape)) for name, shape in topology["shapes"].items()}
 
 
 class FitTopology:
@@ -224,14 +228,15 @@ class FitTopology:
         self._made_with = self._without_untrained(module, optimizers)
         saved, self._saved = self._saved, None
         if saved is not None and (saved.module is None or saved.module() is module):
-            _refuse_weights_of_another(saved.state, module)
+            _refuse_weights_of_another(_saved_masks(saved.state), module)
             self.topology = SparseTopology.from_options(
                 module, self._made_with, state=saved.state, initial_sparsity=self.initial_sparsity
             )
             self.updates = list(saved.updates)
             return Origin.SAVED
         if self.topology is not None and is_of(self.topology.parameters, module):
-            _refuse_weights_of_another(self.topology.state_dict(), module)
+            masks = self.topology.masks
+            _refuse_weights_of_another({name: masks[p] for name, p in self.topology.parameters.items()}, module)
             self.topology.apply_masks()
             self._name_what_stays_dense(module)
             return Origin.KEPT
@@ -306,17 +311,17 @@ class FitTopology:
             )
 
 
-def _refuse_weights_of_another(state: Mapping[str, Any], module: nn.Module) -> None:
-    """Raise where the module has weights that are as sparse as this saved topology and would lose some to its masks.
+def _refuse_weights_of_another(masks: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Raise where the module has weights that are as sparse as these masks and would lose some to them.
 
     What is less sparse is to become so, and is masked. What is sparser, as an identity matrix or one of zeros, was
     initialised so.
     """
     lost = 0
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        if name in state["masks"] and parameter.numel() == math.prod(state["shapes"][name]):
+        if name in masks and parameter.numel() == masks[name].numel():
             live = parameter.detach().flatten() != 0
-            mask = unpack_bits(state["masks"][name], live.numel()).to(live.device, torch.bool)
+            mask = masks[name].flatten().to(live.device, torch.bool)
             if abs(int(live.sum()) - int(mask.sum())) <= _AS_SPARSE * live.numel():
                 lost += int((live & ~mask).sum())
     if lost:

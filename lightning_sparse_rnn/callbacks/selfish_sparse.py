@@ -223,9 +223,7 @@ class SelfishSparseCallback(Callback):
         for optimizer in sntasgds(trainer):  # one that a module keeps shows its averages since the fit before
             optimizer.show_training_weights()
         self._begins = self._fit.begin(pl_module, trainer.optimizers, unstepped=trainer.global_step == 0)
-        pending = {"since_update": {}} if self._begins else self._pending
-        self._follow(trainer, pending.get("since_update"))
-        self._steps.go_on(pending.get("gradients", {}))
+        self._follow(trainer, {"since_update": {}} if self._begins else self._pending)
         warn_of_companions(self._clock, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -252,11 +250,11 @@ class SelfishSparseCallback(Callback):
         self._fit.forget_loading()
         self._let_go()
 
-    def _follow(self, trainer: Trainer, since: Mapping[str, Sequence[str]] | None) -> None:
+    def _follow(self, trainer: Trainer, pending: Mapping[str, Any]) -> None:
         """Mask what the optimizers step from now on, and count their steps."""
         self._let_go()
         count, before = self._clock.count_step, self._before_step
-        self._steps = FitSteps(trainer, self.topology, count, before, forgets=self._clock.updates, since=since)
+        self._steps = FitSteps(trainer, self.topology, count, before, forgets=self._clock.updates, pending=pending)
 
     def _let_go(self) -> None:
         self._steps.enforce()  # hooks of the module come after ours, and an exception may come before the masks
@@ -273,14 +271,14 @@ class SelfishSparseCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch_idx
         if self._fit.follow(pl_module):
-            self._follow(trainer, self._steps.since_update())
+            self._follow(trainer, {"since_update": self._steps.since_update()})
         # Also due here when updates go by steps, and when a resumed run begins in an epoch whose start it skips.
         self._update_if_due(trainer)
         self._steps.begin_batch()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         if self._fit.follow(pl_module):
-            self._follow(trainer, self._steps.since_update())
+            self._follow(trainer, {"since_update": self._steps.since_update()})
         self._steps.end_batch(waits=self._clock.due or self.topology.awaits_gradients)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

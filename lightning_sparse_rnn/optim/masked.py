@@ -101,7 +101,7 @@ class MaskedSteps:
         self._reached: set[Tensor] = set()  # had a gradient in a step
         self._passed_over: set[Tensor] = set()  # had none, though it requires one
         self._at_start = _stamp(lead)
-        self._follows = False
+        self.follows = False  # whether a step of the lead's optimizer has ever been seen
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
@@ -129,11 +129,6 @@ class MaskedSteps:
         self._masks = dict(masks)
         for optimizer in self.optimizers:
             hand_over(optimizer, masks, born)
-
-    @property
-    def follows(self) -> bool:
-        """Whether a step of the lead's optimizer has ever been seen."""
-        return self._follows
 
     @property
     def without_gradient(self) -> set[Tensor]:
@@ -164,7 +159,7 @@ class MaskedSteps:
             Whether the lead has been written to, and no step of its optimizer has been seen in this batch or before:
             weights change in a way that torch does not tell of.
         """
-        unseen = not self._follows and self._at_start != _stamp(self._lead)
+        unseen = not self.follows and self._at_start != _stamp(self._lead)
         # Not every change leaves a trace in a parameter's version: what no step has masked is masked in any case.
         self._mask(p for p in self._masks if p not in self._masked or self._stamps.get(p) != _stamp(p))
         return unseen
@@ -238,7 +233,7 @@ class MaskedSteps:
             check_memory(optimizer, self._masks)
             self._checked[optimizer] = True
         counts = any(parameter is self._lead for parameter in own)
-        self._follows = self._follows or counts
+        self.follows = self.follows or counts
         self._after_step(optimizer, counts)
 
     def parameters_of(self, optimizer: Optimizer) -> list[Tensor]:

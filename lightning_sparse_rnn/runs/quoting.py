@@ -47,6 +47,8 @@ def written(value: Any) -> str:
 
 
 def _key(key: Any) -> str:
-    if not isinstance(key, str) or (_KEY.fullmatch(key) and key.lower() not in _WORDS):
-        return key if isinstance(key, str) else json.dumps(key)
-    raise ValueError(f"No command line says {key!r} as a key.")
+    if not isinstance(key, str):
+        return json.dumps(key)
+    if not _KEY.fullmatch(key) or key.lower() in _WORDS:
+        raise ValueError(f"No command line says {key!r} as a key.")
+    return key
